@@ -1,0 +1,168 @@
+"""The seam to pretrained models: names and conventions, no decision about training."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from ..parts import Choice, Problem
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from torch import Tensor, nn
+
+    from ..objectives import Objective
+    from ..recipe import Recipe
+    from ..types import Cond, Posterior, Tokens
+
+Site = Literal["cross_attention", "attention", "attention_mlp", "all_linear", "context_kv"]
+"""Places that an adapter may touch. Each backbone translates them to module names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What is known of a base model without its weights: enough to plan a run."""
+
+    factor: int
+    """Pixels a latent cell, along one side."""
+    channels: int
+    """Latent channels C."""
+    tokens: int
+    """Text tokens L that a caption may have, the start and end marks included."""
+    parameters: Mapping[str, int]
+    """Number of parameters of each component, by diffusers' name (`unet`, `vae`, `text_encoder`)."""
+    linears: Mapping[str, Mapping[str, tuple[int, int]]]
+    """(in, out) features of every linear layer by component (denoiser and text encoders) and full name."""
+    activation_bytes: int
+    """Saved activations of one example at `activation_px` in 16-bit, without gradient checkpointing."""
+    activation_px: int
+    """The square side that `activation_bytes` was counted at."""
+
+
+class Backbone(Choice):
+    """A family of pretrained models and where its weights are."""
+
+    model: str = Field(min_length=1)
+    """Folder in diffusers' layout, a single .safetensors file, a Hub id, or `toybox` for the model that ships here."""
+    revision: str | None = None
+    """Branch, tag or commit of the Hub id."""
+
+    default_objective: ClassVar[str]
+    """Name of the objective that the weights were pretrained with."""
+    text_components: ClassVar[Sequence[str]]
+    """Names of the text encoders."""
+    rehearsal: ClassVar[Mapping[str, Any]]
+    """What `--rehearse` sets, by key path; a key whose section the recipe lacks is passed over."""
+
+    @abstractmethod
+    def load(self, *, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
+        """Load every component: the denoiser and text encoders in `dtype`, the VAE in float32, all frozen, in eval mode.
+
+        Nothing is downloaded when HF_HUB_OFFLINE is set.
+
+        Raises: DataError with what to do next (a missing file, a gated or failed download, an unsafe format).
+        """
+
+    @abstractmethod
+    def layout(self) -> Layout:
+        """Sizes, from the model's configuration files where they are on this machine, else the family's usual ones.
+
+        Imports no torch and reads no weights.
+        """
+
+    @abstractmethod
+    def matching(self, where: Site | Sequence[str], names: Iterable[str]) -> dict[str, list[str]]:
+        """Of the denoiser's linear layer names, those at a site, or those that each pattern ends or fully matches.
+
+        One entry a pattern (a site is one pattern), empty where nothing matched.
+        """
+
+    @abstractmethod
+    def matching_text(self, names: Iterable[str]) -> list[str]:
+        """Of a text encoder's linear layer names, those that a text adapter trains."""
+
+    def problems(self, recipe: Recipe) -> Sequence[Problem]:
+        """What this backbone cannot do; see `Task.problems`."""
+        return ()
+
+    def objective(self) -> Objective:
+        """The objective that the weights were pretrained with, at its defaults."""
+        from ..objectives import Objective
+
+        return Objective.read(self.default_objective)
+
+
+class DiffusionModel(ABC):
+    """A pretrained model. Holds modules, is none."""
+
+    denoiser: nn.Module
+    vae: AutoencoderKL
+    text_encoders: Mapping[str, nn.Module]
+    """By diffusers' component name (`text_encoder`, `text_encoder_2`)."""
+    tokenizers: Mapping[str, Any]
+    """By the name of their text encoder."""
+    scheduler: Mapping[str, Any]
+    """The base's own scheduler configuration."""
+    denoiser_name: ClassVar[str]
+    """diffusers' component name: `unet` or `transformer`."""
+    factor: int
+    channels: int
+
+    @property
+    def components(self) -> dict[str, nn.Module]:
+        """Every module by diffusers' component name."""
+        return {self.denoiser_name: self.denoiser, "vae": self.vae, **self.text_encoders}
+
+    def learns_text(self) -> bool:
+        """Whether embeddings change during the run, so that they cannot be cached."""
+        return any(p.requires_grad for e in self.text_encoders.values() for p in e.parameters())
+
+    @abstractmethod
+    def identity(self, component: str) -> str:
+        """sha256 over a component's configuration and weights as they lie on disk; the same wherever they lie."""
+
+    @abstractmethod
+    def encode_images(self, pixels: Tensor) -> Posterior:
+        """(B, 3, H, W) float32 in [-1, 1] -> the posterior, scaled to unit variance."""
+
+    @abstractmethod
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """(B, C, h, w) of unit variance -> (B, 3, H, W) in [-1, 1]."""
+
+    @abstractmethod
+    def tokenize(self, prompts: Sequence[str]) -> Tokens:
+        """Ids on the CPU, and the text that was cut off each prompt."""
+
+    @abstractmethod
+    def encode_text(self, tokens: Tokens) -> Cond:
+        """(B, L) ids -> conditioning, differentiable in whatever trains."""
+
+    @abstractmethod
+    def denoise(self, x_t: Tensor, timestep: Tensor, cond: Cond) -> Tensor:
+        """(B, C, h, w), (B,) in [0, 1000) -> the prediction, (B, C, h, w)."""
+
+    backbone: Backbone
+    """The part that loaded it; owns the names of sites."""
+
+    def site(self, where: Site | Sequence[str]) -> dict[str, nn.Linear]:
+        """The linear layers of the denoiser at a site or under patterns, by their full name."""
+        from torch import nn
+
+        linears = {name: m for name, m in self.denoiser.named_modules() if isinstance(m, nn.Linear)}
+        hits = self.backbone.matching(where, linears)
+        return {name: linears[name] for names in hits.values() for name in names}
+
+    @abstractmethod
+    def pipeline(self, scheduler: str = "dpm++", sampling: Mapping[str, Any] | None = None) -> DiffusionPipeline:
+        """A diffusers pipeline over these very modules.
+
+        Args:
+            scheduler: one of `SCHEDULERS` in sampling.py.
+            sampling: overrides of the base's scheduler configuration (`BoundObjective.sampling`).
+        """

@@ -1,0 +1,1 @@
+"""From files to micro-batches: sources, scan, captions, pictures, buckets, cache, order, batches."""

@@ -1,0 +1,44 @@
+"""What the denoiser learns to predict, and at which noise levels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..parts import Choice
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..types import Batch, Draw, Noised
+
+
+class Objective(Choice):
+    """Noise levels, corruption, target and weights. A value; `bind` gives the object that computes."""
+
+    @abstractmethod
+    def needs(self) -> Mapping[str, Draw]:
+        """The random numbers of each example, by purpose. `level` is uniform and says how noisy."""
+
+    @abstractmethod
+    def bind(self, scheduler: Mapping[str, Any], device: torch.device) -> BoundObjective:
+        """Build the tables once, on the device.
+
+        Args:
+            scheduler: the base model's own scheduler configuration (`scheduler_config.json`).
+
+        Raises: RecipeError where a setting contradicts the base model.
+        """
+
+
+class BoundObjective(ABC):
+    """An objective with its tables."""
+
+    @abstractmethod
+    def corrupt(self, batch: Batch) -> Noised:
+        """Add the batch's own noise at its own levels. Pure; no host sync."""
+
+    @abstractmethod
+    def sampling(self) -> Mapping[str, Any]:
+        """What a sampler's scheduler configuration must say to match the training."""

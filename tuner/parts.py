@@ -1,0 +1,165 @@
+"""Strict, typed values: the section of a recipe file, the Python object and the web form are one class."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+
+
+class Part(BaseModel):
+    """One section of a recipe: a frozen value that holds no tensors. The sentence under a field is its help text."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _suggest_keys(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Turn 'extra inputs are not permitted' into 'unknown key; did you mean ...'."""
+        try:
+            return handler(value)
+        except ValidationError as error:
+            details = [cls._reword(e) for e in error.errors(include_url=False)]
+            raise ValidationError.from_exception_data(cls.__name__, details) from None
+
+    @classmethod
+    def _reword(cls, e: Any) -> InitErrorDetails:
+        kind: Any = e["type"]
+        if kind == "extra_forbidden" and len(e["loc"]) == 1:
+            message = "unknown key" + suggest(str(e["loc"][0]), cls.model_fields)
+        else:
+            message = e["msg"].removeprefix("Value error, ")
+        # Messages hold user text, so braces must not be read as a template.
+        kind = PydanticCustomError(kind, "{text}", {"text": message})
+        return InitErrorDetails(type=kind, loc=e["loc"], input=e["input"])
+
+    def refuse_idle(self, why: Mapping[str, str]) -> None:
+        """Refuse each key of `why` that was written down although it has no effect here.
+
+        Raises: pydantic.ValidationError, of type `no_effect`, which lets `resolved.yaml` leave those keys out.
+        """
+        idle = {key: text for key, text in why.items() if key in self.model_fields_set}
+        if idle:
+            raise problems_error([(key, f"has no effect {text}", NO_EFFECT) for key, text in idle.items()])
+
+
+Problem = tuple[str, str, str]
+"""Dotted key path, what is wrong, error type (NO_EFFECT or another word)."""
+
+NO_EFFECT = "no_effect"
+"""Error type of a key that does nothing where it stands."""
+
+
+def problems_error(problems: Iterable[Problem]) -> ValidationError:
+    """Several problems as one ValidationError."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError(kind, "{text}", {"text": text}),  # type: ignore[arg-type]
+            loc=tuple(int(key) if key.isdigit() else key for key in path.split(".")),
+            input=None,
+        )
+        for path, text, kind in problems
+    ]
+    return ValidationError.from_exception_data("recipe", details)
+
+
+class Choice(Part):
+    """A family of parts selected by `name`, such as every Adapter.
+
+    A direct subclass of Choice opens a family; a subclass that is given `name=` joins it. In a recipe a member is a
+    mapping with a `name`, or the bare name where every other key keeps its default.
+    """
+
+    family: ClassVar[dict[str, type[Choice]]]
+    """Every member by name."""
+    key: ClassVar[str] = ""
+    """The member's own name."""
+    opens_family: ClassVar[bool] = False
+
+    def __init_subclass__(cls, *, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.opens_family = Choice in cls.__bases__
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, *, name: str = "", **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if cls.opens_family:
+            cls.family = {}
+        if name:
+            if name in cls.family:
+                raise TypeError(f"{cls.__name__}: the name {name!r} is taken by {cls.family[name].__name__}")
+            cls.family[name] = cls
+            cls.key = name
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if not cls.opens_family:  # a member validates as itself; only the family chooses
+            return handler(source)
+
+        def serialize(value: Choice) -> dict[str, Any]:
+            return {"name": value.key, **value.model_dump(mode="json")}
+
+        def schema(_core: CoreSchema, _handler: Any) -> dict[str, Any]:
+            return {"oneOf": [member for name in sorted(cls.family) for member in _member_schemas(name, cls.family[name])]}
+
+        return core_schema.no_info_plain_validator_function(
+            cls.read,
+            serialization=core_schema.plain_serializer_function_ser_schema(serialize),
+            metadata={"pydantic_js_functions": [schema]},
+        )
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """The member that a recipe's mapping (or bare name) describes.
+
+        Raises: ValueError for an unknown name; pydantic.ValidationError for the member's own keys.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            value = {"name": value}
+        family = cls.__name__.lower()
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected a mapping with a `name`{choices(cls.family)}")
+        if "name" not in value:
+            raise ValueError(f"this {family} has no `name`{choices(cls.family)}")
+        member = cls.family.get(str(value["name"]))
+        if member is None:
+            raise ValueError(f"unknown {family} {str(value['name'])!r}{suggest(str(value['name']), cls.family)}")
+        return member.model_validate({k: v for k, v in value.items() if k != "name"})  # type: ignore[return-value]
+
+
+def _member_schemas(name: str, member: type[Choice]) -> list[dict[str, Any]]:
+    tree = member.model_json_schema()
+    tree["properties"] = {"name": {"const": name}, **tree.get("properties", {})}
+    tree["required"] = ["name", *tree.get("required", [])]
+    bare = [] if len(tree["required"]) > 1 else [{"const": name, "description": member.__doc__ or ""}]
+    return [tree, *bare]
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?' where one is close, else the list of what there is."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else choices(names)
+
+
+def choices(known: Iterable[str]) -> str:
+    """'; there is a, b, c'."""
+    return f"; there is {', '.join(sorted(known))}"

@@ -1,0 +1,90 @@
+"""The whole description of a run as one frozen value. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field, create_model, model_validator
+
+from .adapters import Adapter
+from .backbones import Backbone
+from .data.sources import Source, as_list, sources_of
+from .objectives import Objective
+from .parts import Part, Problem, problems_error
+from .sections import DataOptions, Log, Sample, Save, Train
+from .tasks import Task
+
+
+def _data_section() -> type[DataOptions]:
+    """The data section: the options, and a key for each role that some task reads."""
+    roles: dict[str, type[Source]] = {}
+    for task in Task.family.values():
+        for name, kind in task.sources.items():  # type: ignore[attr-defined]
+            if roles.setdefault(name, kind) is not kind:
+                raise TypeError(f"two tasks give data.{name} different types")
+    fields: dict[str, Any] = {
+        name: (sources_of(kind) | None, Field(None, description=(kind.__doc__ or "").strip().splitlines()[0]))
+        for name, kind in roles.items()
+    }
+    return create_model("Data", __base__=DataOptions, __doc__=DataOptions.__doc__, **fields)
+
+
+if TYPE_CHECKING:
+    Data = DataOptions
+else:
+    Data = _data_section()
+
+
+class Recipe(Part):
+    """A run: what is trained, on what, how, and what is kept of it."""
+
+    backbone: Backbone
+    """The pretrained model."""
+    adapters: Annotated[tuple[Adapter, ...], BeforeValidator(as_list), Field(min_length=1)]
+    """What is trained and saved."""
+    task: Task
+    """Which examples go together and how their losses combine."""
+    objective: Objective | None = None
+    """Noise levels, target and weights; null takes the backbone's own."""
+    data: Data
+    """Pictures and captions."""
+    train: Train
+    """Length, learning rate, precision."""
+    sample: Sample = Sample()
+    """Pictures drawn while training."""
+    save: Save = Save()
+    """Checkpoints and files."""
+    log: Log = Log()
+    """Metrics."""
+
+    @property
+    def sources(self) -> dict[str, tuple[Source, ...]]:
+        """The data section's sources by key; only keys that are given."""
+        names = [name for name in type(self.data).model_fields if name not in DataOptions.model_fields]
+        return {name: given for name in names if (given := getattr(self.data, name))}
+
+    @property
+    def bound_objective(self) -> Objective:
+        """The objective that the run uses."""
+        return self.objective or self.backbone.objective()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Recipe:
+        problems = [
+            *self.task.problems(self.sources),
+            *self.backbone.problems(self),
+            *(problem for adapter in self.adapters for problem in adapter.problems(self)),
+            *self._text_problems(),
+        ]
+        if problems:
+            raise problems_error(problems)
+        return self
+
+    def _text_problems(self) -> Sequence[Problem]:
+        trains_text = any(adapter.trains_text() for adapter in self.adapters)
+        first = self.sources.get(next(iter(self.task.sources)), ())
+        if not trains_text and self.data.caption_dropout == 1 and any(s.caption for s in first):
+            return [("data.caption_dropout", "1 drops every caption, so captions have no effect", "value_error")]
+        return []
+

@@ -1,0 +1,1 @@
+"""The web UI: a thin client of run directories. Nothing imports it."""
