@@ -54,7 +54,7 @@ class Part(BaseModel):
 
         Raises: pydantic.ValidationError, of type `no_effect`, which lets `resolved.yaml` leave those keys out.
         """
-        idle = {key: text for key, text in why.items() if key in self.model_fields_set}
+        idle = {key: text for key, text in why.items() if key in self.model_fields_set and getattr(self, key) is not None}
         if idle:
             raise problems_error([(key, f"has no effect {text}", NO_EFFECT) for key, text in idle.items()])
 
