@@ -26,6 +26,10 @@ class Task(Choice):
     share_noise: ClassVar[bool] = False
     """Whether the examples of a unit get the same noise and level."""
 
+    def logged(self, roles: Sequence[Role]) -> tuple[str, ...]:
+        """Names of the parts of the loss that are logged beside the total."""
+        return ()
+
     def needs_teacher(self, data: Sources) -> bool:
         """Whether `loss` asks for the model as it was."""
         return False

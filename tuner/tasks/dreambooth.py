@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -38,6 +39,9 @@ class DreamBooth(Task, name="dreambooth"):
             wrong.append(("data.prior", "with predict: true there is one prior, not a list", "value_error"))
         return wrong
 
+    def logged(self, roles: Sequence[Role]) -> tuple[str, ...]:
+        return tuple(role.name for role in roles) if len(roles) > 1 else ()
+
     def needs_teacher(self, data: Sources) -> bool:
         return predicted(data)
 
@@ -58,7 +62,8 @@ class DreamBooth(Task, name="dreambooth"):
         total = sums["instance"]
         if "prior" in sums:
             total = total + self.prior_weight * sums["prior"]
-        return Loss(total, {name: value.detach() for name, value in sums.items()})
+        logged = self.logged(batch.roles)
+        return Loss(total, {name: sums[name].detach() for name in logged})
 
 
 def predicted(data: Sources) -> bool:

@@ -1,0 +1,61 @@
+"""Where a run computes, and in what precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from .sections import Train
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A device and what is computed on it."""
+
+    device: torch.device
+    precision: str
+    """fp32, bf16 or fp16."""
+
+    @property
+    def weights(self) -> torch.dtype:
+        """Dtype of the frozen denoiser and text encoders."""
+        import torch
+
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """Dtype that the forward pass computes in around the fp32 adapters; None where everything is fp32."""
+        return None if self.precision == "fp32" else self.weights
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the loss needs a scale: fp16 gradients vanish below 6e-8."""
+        return self.precision == "fp16"
+
+
+def choose(train: Train) -> Place:
+    """The device and precision that the recipe asks for, or the best there is.
+
+    Raises: UsageError where the recipe names what this machine lacks.
+    """
+    import torch
+
+    found = [
+        name
+        for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()), ("cpu", True))
+        if there
+    ]
+    name = found[0] if train.device == "auto" else train.device
+    if name not in found:
+        raise UsageError(f"train.device: {name} is not on this machine", f"there is {', '.join(found)}; `tuner doctor` says more")
+    precision = train.precision
+    if precision == "auto":
+        wide = name == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if wide else "fp16" if name == "cuda" else "fp32"
+    return Place(torch.device(name), precision)
