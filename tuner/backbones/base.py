@@ -113,6 +113,8 @@ class DiffusionModel(ABC):
     """diffusers' component name: `unet` or `transformer`."""
     factor: int
     channels: int
+    notes: Sequence[str] = ()
+    """What the user should know about how it was loaded, such as a 16-bit variant that stood in; said once."""
 
     @property
     def components(self) -> dict[str, nn.Module]:

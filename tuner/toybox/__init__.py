@@ -58,6 +58,7 @@ def _built(name: str, sources: tuple[ModuleType, ...], write: Callable[[Path], N
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise StorageError(
-            f"{target}: cannot be written: {error.strerror or error}", "free some space, or set TUNER_CACHE to a writable folder"
+            f"{target}: cannot be written: {error.strerror or error}",
+            "free some space, or set TUNER_CACHE to a writable folder",
         ) from error
     return target

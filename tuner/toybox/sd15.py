@@ -174,7 +174,9 @@ def fill(component: str, name: str, shape: tuple[int, ...]) -> NDArray[np.float3
     if len(shape) == 1:
         return np.ones(shape, np.float32)
     fan_in = 1 if "embedding.weight" in name else int(np.prod(shape[1:]))
-    values = Draws(SEED).normal(shape, "toybox", component, name.removeprefix("text_model.")) / np.float32(np.sqrt(fan_in))
+    values = Draws(SEED).normal(shape, "toybox", component, name.removeprefix("text_model.")) / np.float32(
+        np.sqrt(fan_in)
+    )
     if (component, name) == ("vae", "quant_conv.weight"):
         values[: shape[0] // 2] *= SPREAD
         values[shape[0] // 2 :] *= 0.1

@@ -9,11 +9,58 @@ LENGTH = 77
 """Tokens a caption may have, the start and end marks included; the text model has as many positions."""
 
 # Each word gets a token of its own; any other word, such as `sks`, is spelt in bytes.
-WORDS = (
-    "a an the of in on with and photo picture drawing painting style red green blue yellow white black orange purple "
-    "dog cat vase toy car backpack teapot monster person man woman house tree flower star circle square bucket beach "
-    "garden grass snow water table sky small big old new"
-).split()
+WORDS = [
+    "a",
+    "an",
+    "the",
+    "of",
+    "in",
+    "on",
+    "with",
+    "and",
+    "photo",
+    "picture",
+    "drawing",
+    "painting",
+    "style",
+    "red",
+    "green",
+    "blue",
+    "yellow",
+    "white",
+    "black",
+    "orange",
+    "purple",
+    "dog",
+    "cat",
+    "vase",
+    "toy",
+    "car",
+    "backpack",
+    "teapot",
+    "monster",
+    "person",
+    "man",
+    "woman",
+    "house",
+    "tree",
+    "flower",
+    "star",
+    "circle",
+    "square",
+    "bucket",
+    "beach",
+    "garden",
+    "grass",
+    "snow",
+    "water",
+    "table",
+    "sky",
+    "small",
+    "big",
+    "old",
+    "new",
+]
 
 
 def byte_characters() -> list[str]:
@@ -50,5 +97,10 @@ def tokenizer_files() -> dict[str, str | dict[str, object]]:
         "vocab.json": dict(vocabulary(pairs)),
         "merges.txt": "\n".join(["#version: 0.2", *(f"{a} {b}" for a, b in pairs)]) + "\n",
         "special_tokens_map.json": marks,
-        "tokenizer_config.json": {"tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH, "do_lower_case": True, **marks},
+        "tokenizer_config.json": {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": LENGTH,
+            "do_lower_case": True,
+            **marks,
+        },
     }

@@ -1,0 +1,85 @@
+"""Stable Diffusion 1.5 and its kin: a UNet, one CLIP text encoder, a 4-channel VAE (Rombach et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from . import sd15_sites
+from .base import Backbone, DiffusionModel, Layout, Site
+
+if TYPE_CHECKING:
+    import torch
+
+TOYBOX = "toybox"
+
+
+class SD15(Backbone, name="sd15"):
+    """Stable Diffusion 1.5, or any model with its layout."""
+
+    clip_skip: int = Field(1, ge=1, le=12)
+    """Which of the text encoder's last layers is read: 1 the last, 2 the one before it, as many anime models want."""
+
+    default_objective = "ddpm"
+    text_components = ("text_encoder",)
+    rehearsal = {
+        "backbone.model": TOYBOX,
+        "backbone.revision": None,
+        "data.resolution": 64,
+        "data.bucket_step": 16,
+        "data.prior.generate": 8,
+        "data.prior.steps": 8,
+        "train.steps": 60,
+        "train.batch": 1,
+        "train.accumulate": 1,
+        "train.lr": 1e-3,
+        "train.precision": "fp32",
+        "sample.every": 30,
+        "sample.steps": 8,
+        "sample.size": None,
+        "save.every": 30,
+        "log.every": 5,
+    }
+
+    @model_validator(mode="after")
+    def _effects(self) -> SD15:
+        if self.model == TOYBOX:
+            self.refuse_idle({"revision": "with the toybox model"})
+        return self
+
+    def load(self, *, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
+        from .sd15_model import load
+
+        return load(self, device=device, dtype=dtype)
+
+    def layout(self) -> Layout:
+        from .unet_layout import layout
+
+        return layout(self._configs())
+
+    def matching(self, where: Site | Sequence[str], names: Iterable[str]) -> dict[str, list[str]]:
+        return sd15_sites.matching(where, names)
+
+    def matching_text(self, names: Iterable[str]) -> list[str]:
+        return sd15_sites.matching_text(names)
+
+    def _configs(self) -> Mapping[str, Mapping[str, Any]]:
+        """Configuration by component: the toybox's, the folder's, the Hub cache's, else SD1.5's own."""
+        from .. import toybox
+        from .bundled import configs
+        from .download import cached_folder
+        from .loading import read_json
+
+        if self.model == TOYBOX:
+            return toybox.configs(self.key)
+        path = Path(self.model).expanduser()
+        folder = path if path.is_dir() else cached_folder(self.model, self.revision)
+        found = dict(configs())
+        if folder is not None:
+            for name in ("unet", "vae", "text_encoder"):
+                if (folder / name / "config.json").is_file():
+                    found[name] = read_json(folder / name / "config.json")
+        return found

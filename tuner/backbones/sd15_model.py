@@ -1,0 +1,284 @@
+"""A loaded Stable Diffusion 1.5: its conventions of scaling, tokens, text layers and pipeline."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError
+from ..types import Cond, Posterior, Tokens
+from . import loading
+from .base import DiffusionModel
+from .download import locate
+from .identity import digest
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+    from torch import Tensor
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    from .sd15 import SD15
+
+COMPONENTS = ("unet", "vae", "text_encoder")
+FILES = (
+    "model_index.json",
+    *(f"{name}/*.{ending}" for name in COMPONENTS for ending in ("json", "safetensors")),
+    "tokenizer/*.json",
+    "tokenizer/*.txt",
+    "scheduler/*.json",
+)
+"""What is fetched of a Hub id: safetensors and text, nothing that can run code."""
+
+TEXT_SURPLUS = ("embeddings.position_ids",)
+"""A buffer that old CLIP files carry."""
+
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Names of the VAE's attention layers in files written before diffusers 0.13, SD1.5's own among them."""
+
+
+class SD15Model(DiffusionModel):
+    """Stable Diffusion 1.5 in memory."""
+
+    denoiser_name = "unet"
+
+    def __init__(
+        self,
+        backbone: SD15,
+        modules: tuple[UNet2DConditionModel, AutoencoderKL, CLIPTextModel],
+        tokenizer: CLIPTokenizer,
+        scheduler: Mapping[str, Any],
+        identities: Mapping[str, str],
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.backbone = backbone
+        self.denoiser, self.vae, text_encoder = modules
+        self.text_encoders = {"text_encoder": text_encoder}
+        self.tokenizers = {"text_encoder": tokenizer}
+        self.scheduler = scheduler
+        self.notes = tuple(notes)
+        self.channels: int = self.vae.config["latent_channels"]
+        self.factor = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        self._identities = identities
+        self._scale = float(self.vae.config["scaling_factor"])
+        self._shift = float(self.vae.config.get("shift_factor") or 0.0)
+
+    def identity(self, component: str) -> str:
+        return self._identities[component]
+
+    def encode_images(self, pixels: Tensor) -> Posterior:
+        """Z = (latent - shift) * scale, so the log-variance grows by 2 log(scale)."""
+        import math
+
+        with _full_precision(pixels):
+            found = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist  # type: ignore[union-attr]
+        return Posterior((found.mean - self._shift) * self._scale, found.logvar + 2 * math.log(self._scale))
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        with _full_precision(latents):
+            own = latents.to(self.vae.device, self.vae.dtype)
+            return self.vae.decode(own / self._scale + self._shift, return_dict=False)[0]  # type: ignore[arg-type]
+
+    def tokenize(self, prompts: Sequence[str]) -> Tokens:
+        import torch
+
+        tokenizer = self.tokenizers["text_encoder"]
+        length = self._text.config.max_position_embeddings
+        rows, cut = [], []
+        for prompt in prompts:
+            found = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            ids, offsets = found["input_ids"], found["offset_mapping"]
+            kept = ids[: length - 2]
+            row = [tokenizer.bos_token_id, *kept, tokenizer.eos_token_id]
+            rows.append(row + [tokenizer.pad_token_id] * (length - len(row)))
+            cut.append(prompt[offsets[len(kept)][0] :] if len(ids) > len(kept) else "")
+        return Tokens({"text_encoder": torch.tensor(rows, dtype=torch.int64)}, tuple(cut))
+
+    def encode_text(self, tokens: Tokens) -> Cond:
+        """(B, L, D) after the final layer norm: of the last layer, or of the one that `clip_skip` counts from the end."""
+        ids = tokens.ids["text_encoder"].to(self._text.device)
+        skip = self.backbone.clip_skip  # type: ignore[attr-defined]
+        if skip == 1:
+            return Cond({"text": self._text(ids).last_hidden_state})
+        hidden = self._text(ids, output_hidden_states=True).hidden_states
+        return Cond({"text": self._inner.final_layer_norm(hidden[-skip])})
+
+    def denoise(self, x_t: Tensor, timestep: Tensor, cond: Cond) -> Tensor:
+        dtype = self.denoiser.dtype
+        return self.denoiser(x_t.to(dtype), timestep, encoder_hidden_states=cond["text"].to(dtype), return_dict=False)[
+            0
+        ]
+
+    def pipeline(self, scheduler: str = "dpm++", sampling: Mapping[str, Any] | None = None) -> StableDiffusionPipeline:
+        """As in the base class. A prompt given to it as text is read with clip_skip 1; `sampling.paint` reads the recipe's."""
+        from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+
+        from ..sampling import sampler
+
+        return StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self._text,
+            tokenizer=self.tokenizers["text_encoder"],
+            unet=self.denoiser,  # type: ignore[arg-type]
+            scheduler=sampler(self.scheduler, scheduler, sampling or {}),  # type: ignore[arg-type]
+            safety_checker=None,  # type: ignore[arg-type]
+            feature_extractor=None,  # type: ignore[arg-type]
+            image_encoder=None,  # type: ignore[arg-type]
+            requires_safety_checker=False,
+        )
+
+    @property
+    def _text(self) -> CLIPTextModel:
+        return self.text_encoders["text_encoder"]  # type: ignore[return-value]
+
+    @property
+    def _inner(self) -> Any:
+        """The transformer itself; CLIPTextModel held it under `text_model` before transformers 5."""
+        children = dict(self._text.named_children())
+        return children.get("text_model", self._text)
+
+
+def load(backbone: SD15, *, device: torch.device, dtype: torch.dtype) -> SD15Model:
+    """As `Backbone.load`: from the toybox, a folder, a single file or the Hub."""
+    from .. import toybox
+    from .sd15 import TOYBOX
+
+    if backbone.model == TOYBOX:
+        place = toybox.folder(backbone.key)
+    else:
+        place = locate(backbone.model, backbone.revision, FILES, _complete)
+    if place.is_file():
+        from .single_file import load_file
+
+        return load_file(backbone, place, device=device, dtype=dtype)
+    return load_folder(backbone, place, device=device, dtype=dtype)
+
+
+def _complete(folder: Path) -> bool:
+    return all(loading.weight_files(folder / name) for name in COMPONENTS)
+
+
+def load_folder(backbone: SD15, folder: Path, *, device: torch.device, dtype: torch.dtype) -> SD15Model:
+    """From diffusers' layout."""
+    import torch
+
+    if not (folder / "model_index.json").is_file():
+        raise DataError(
+            f"{folder}: not a model in diffusers' layout (it has no model_index.json)",
+            "give the folder that holds model_index.json, or a single .safetensors file",
+        )
+    configs = {name: loading.read_json(folder / name / "config.json") for name in COMPONENTS}
+    files = {name: loading.require_weights(folder / name) for name in COMPONENTS}
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    modules = []
+    for name, module in zip(COMPONENTS, build(configs, folder), strict=True):
+        tensors = rename(name, loading.read_tensors(files[name]), module.state_dict())
+        surplus = TEXT_SURPLUS if name == "text_encoder" else ()
+        kind = torch.float32 if name == "vae" else dtype
+        modules.append(loading.fill(module, tensors, folder / name, device=device, dtype=kind, surplus=surplus))
+    vocabulary = [folder / "tokenizer" / name for name in ("vocab.json", "merges.txt")]
+    identities = {
+        name: digest(
+            configs[name], [*files[name], *(vocabulary if name == "text_encoder" else [])], extra(backbone, name)
+        )
+        for name in COMPONENTS
+    }
+    notes = [
+        f"{name}: loaded from the 16-bit variant {path.name}, for the plain file is absent"
+        for name, paths in files.items()
+        for path in paths
+        if ".fp16." in path.name
+    ]
+    scheduler = loading.read_json(folder / "scheduler" / "scheduler_config.json")
+    return SD15Model(backbone, tuple(modules), tokenizer, scheduler, identities, notes)  # type: ignore[arg-type]
+
+
+def extra(backbone: SD15, component: str) -> str:
+    """What besides files decides a component's output: the layer that is read of the text encoder."""
+    return f"clip_skip={backbone.clip_skip}" if component == "text_encoder" and backbone.clip_skip != 1 else ""
+
+
+def build(
+    configs: Mapping[str, Mapping[str, Any]], source: Path
+) -> tuple[UNet2DConditionModel, AutoencoderKL, CLIPTextModel]:
+    """The modules without storage, from configuration alone.
+
+    Raises: DataError where a configuration is not one of SD1.5's layout.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    unet, text = configs["unet"], configs["text_encoder"]
+    if unet.get("cross_attention_dim") != text.get("hidden_size"):
+        raise DataError(
+            f"{source}: the text encoder is {text.get('hidden_size')} wide, the UNet takes {unet.get('cross_attention_dim')}",
+            "this is another kind of model, or files of two models are mixed",
+        )
+    if unet.get("in_channels") != configs["vae"].get("latent_channels"):
+        raise DataError(
+            f"{source}: the UNet takes {unet.get('in_channels')} channels, the VAE has {configs['vae'].get('latent_channels')}",
+            "inpainting and depth models cannot be trained here; take the plain text-to-image model",
+        )
+    try:
+        with loading.empty():
+            return (
+                UNet2DConditionModel.from_config(dict(unet)),  # type: ignore[return-value]
+                AutoencoderKL.from_config(dict(configs["vae"])),
+                CLIPTextModel(CLIPTextConfig(**text)),
+            )
+    except (TypeError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{source}: a config.json does not describe an SD1.5 model: {error}", "download the model again"
+        ) from error
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """From vocab.json and merges.txt.
+
+    Raises: DataError naming the file that is absent or damaged.
+    """
+    vocabulary = loading.read_json(folder / "vocab.json")
+    try:
+        lines = (folder / "merges.txt").read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{folder / 'merges.txt'}: cannot be read: {error}", "download the whole model again"
+        ) from error
+    merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+    if any(len(pair) != 2 for pair in merges):
+        raise DataError(f"{folder / 'merges.txt'}: a line is not a pair", "download this file again")
+    return make_tokenizer(vocabulary, merges)  # type: ignore[arg-type]
+
+
+def make_tokenizer(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], length: int = 77) -> CLIPTokenizer:
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer(vocab=dict(vocabulary), merges=list(merges), model_max_length=length)  # type: ignore[arg-type]
+
+
+def rename(component: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Keys of older or newer files to those of the modules as they are here."""
+    if component == "vae":
+        return {_modern(key): value for key, value in tensors.items()}
+    if component == "text_encoder":
+        here = "text_model." if any(key.startswith("text_model.") for key in expected) else ""
+        return {here + key.removeprefix("text_model."): value for key, value in tensors.items()}
+    return dict(tensors)
+
+
+def _modern(key: str) -> str:
+    layer, _, leaf = key.rpartition(".")
+    head, _, last = layer.rpartition(".")
+    return f"{head}.{OLD_ATTENTION[last]}.{leaf}" if last in OLD_ATTENTION and ".attentions." in head + "." else key
+
+
+def _full_precision(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Within it nothing is cast down: this VAE overflows in 16 bit on some pictures."""
+    import torch
+
+    return torch.autocast(tensor.device.type, enabled=False)

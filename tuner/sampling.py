@@ -1,0 +1,163 @@
+"""Pictures from a model: samplers configured from the base's own scheduler, and noise that depends on the seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .draws import Draws
+from .types import Cond
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from .backbones import DiffusionModel
+    from .objectives import BoundObjective
+
+SCHEDULERS = ("dpm++", "ddim", "euler")
+"""DPM-Solver++ multistep (Lu et al. 2022), DDIM (Song et al. 2021), Euler (Karras et al. 2022, algorithm 2 without churn)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One picture to draw."""
+
+    prompt: str
+    negative: str = ""
+    seed: int = 0
+    size: tuple[int, int] = (512, 512)
+    """Width and height in pixels."""
+    steps: int = 25
+    guidance: float = 7.5
+    """1 or less draws without guidance, in half the time."""
+    scheduler: str = "dpm++"
+
+
+def sampler(base: Mapping[str, Any], name: str, sampling: Mapping[str, Any]) -> SchedulerMixin:
+    """A fresh deterministic sampler on the base's noise table.
+
+    Args:
+        base: the base model's `scheduler_config.json`.
+        name: one of SCHEDULERS.
+        sampling: overrides from the objective (`BoundObjective.sampling`).
+    """
+    from inspect import signature
+
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+    from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+
+    kinds = {"dpm++": DPMSolverMultistepScheduler, "ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
+    kind = kinds[name]
+    wanted = {"clip_sample": False, **base, **sampling}  # DDIM would clip by default, which latents do not stand
+    known = signature(kind.__init__).parameters
+    config = {key: value for key, value in wanted.items() if key in known}
+    return kind.from_config(config)  # type: ignore[return-value]
+
+
+def paint(
+    model: DiffusionModel, shots: Sequence[Shot], *, objective: BoundObjective | None = None, batch: int = 1
+) -> list[Image]:
+    """Draw each shot. A picture depends on its shot and the weights alone, up to float error: not on its neighbours.
+
+    The encoders and the VAE visit the denoiser's device; they, every module's mode and the random generators are as
+    before when this returns.
+
+    Args:
+        model: with or without adapters.
+        shots: what to draw.
+        objective: of the run, so that a v-predicting or zero-terminal-SNR one is sampled as it was trained.
+        batch: pictures at a time, where they share size, steps, guidance and sampler.
+    """
+    import torch
+
+    overrides = {} if objective is None else objective.sampling()
+    found: dict[int, Image] = {}
+    with torch.no_grad(), _at_work(model) as device:  # inference mode would mark weights that move
+        for group in _groups(shots, batch):
+            picked = [shots[index] for index in group]
+            latents = _draw(model, picked, overrides, device)
+            for index, latent in zip(group, latents, strict=True):
+                found[index] = to_picture(model.decode_latents(latent[None])[0])
+    return [found[index] for index in range(len(shots))]
+
+
+def _groups(shots: Sequence[Shot], batch: int) -> Iterator[list[int]]:
+    """Indices of shots that can share a batch."""
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for index, shot in enumerate(shots):
+        alike.setdefault((shot.size, shot.steps, shot.guidance, shot.scheduler), []).append(index)
+    for members in alike.values():
+        for start in range(0, len(members), batch):
+            yield members[start : start + batch]
+
+
+def _draw(model: DiffusionModel, shots: Sequence[Shot], overrides: Mapping[str, Any], device: torch.device) -> Tensor:
+    """Latents of shots alike in size, steps, guidance and sampler, (B, C, h, w) float32."""
+    import torch
+
+    first = shots[0]
+    guided = first.guidance > 1
+    prompts = [shot.negative for shot in shots] * guided + [shot.prompt for shot in shots]
+    noise = [start_noise(model, shot) for shot in shots]
+    steps = sampler(model.scheduler, first.scheduler, overrides)
+    steps.set_timesteps(first.steps, device=device)  # type: ignore[attr-defined]
+    x_t = torch.stack(noise).to(device) * steps.init_noise_sigma  # type: ignore[attr-defined]
+    dtype = next(model.denoiser.parameters()).dtype
+    with torch.autocast(device.type, dtype=dtype if dtype.itemsize < 4 else torch.bfloat16, enabled=dtype.itemsize < 4):
+        cond = _encode(model, prompts, device)
+        for timestep in steps.timesteps:  # type: ignore[attr-defined]
+            seen = steps.scale_model_input(x_t, timestep)  # type: ignore[attr-defined]
+            pair = torch.cat([seen, seen]) if guided else seen
+            said = model.denoise(pair, timestep.expand(len(pair)).float(), cond).float()
+            if guided:
+                without, with_prompt = said.chunk(2)
+                said = without + first.guidance * (with_prompt - without)  # Ho & Salimans 2022
+            x_t = steps.step(said, timestep, x_t, return_dict=False)[0]  # type: ignore[attr-defined]
+    return x_t
+
+
+def start_noise(model: DiffusionModel, shot: Shot) -> Tensor:
+    """The noise a shot starts from, (C, h, w) float32 on the CPU."""
+    import torch
+
+    width, height = shot.size
+    shape = (model.channels, height // model.factor, width // model.factor)
+    return torch.from_numpy(Draws(shot.seed).normal(shape, "sample"))
+
+
+def _encode(model: DiffusionModel, prompts: Sequence[str], device: torch.device) -> Cond:
+    unique = list(dict.fromkeys(prompts))
+    found = model.encode_text(model.tokenize(unique).to(device)).to(device)
+    rows = [unique.index(prompt) for prompt in prompts]
+    return Cond({name: value[rows] for name, value in found.tensors.items()})
+
+
+def to_picture(pixels: Tensor) -> Image:
+    """(3, H, W) in [-1, 1] -> an 8-bit RGB picture."""
+    from PIL import Image
+
+    values = (pixels.float() / 2 + 0.5).clamp(0, 1).mul(255).round().byte()
+    return Image.fromarray(values.permute(1, 2, 0).cpu().numpy())
+
+
+@contextmanager
+def _at_work(model: DiffusionModel) -> Iterator[torch.device]:
+    """Within it every module is on the denoiser's device and in eval mode."""
+    device = next(model.denoiser.parameters()).device
+    homes = {name: next(module.parameters()).device for name, module in model.components.items()}
+    modes = [(part, part.training) for module in model.components.values() for part in module.modules()]
+    try:
+        for module in model.components.values():
+            module.eval().to(device)
+        yield device
+    finally:
+        for name, module in model.components.items():
+            module.to(homes[name])
+        for part, training in modes:
+            part.training = training
