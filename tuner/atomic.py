@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 TEMPORARY = re.compile(r"^\.tmp-.+-\d+-[0-9a-f]{8}$")
 """Names of half-written files and folders: `.tmp-<final name>-<pid>-<random>`, always beside their final place."""
+ASIDE = re.compile(r"^\.tmp-(?P<name>.+)\.old-\d+-[0-9a-f]{8}$")
+"""Names of whole folders that wait for their successor to stand."""
 
 _ADVICE: Mapping[int, str] = {
     errno.ENOSPC: "free space on that disk, then start the same command again",
@@ -66,7 +69,7 @@ def _free(path: Path) -> str:
     return ""
 
 
-def _write_errors() -> tuple[type[Exception], ...]:
+def file_errors() -> tuple[type[Exception], ...]:
     """OSError, and what safetensors raises instead of it; evaluated only once something was raised."""
     loaded = sys.modules.get("safetensors")
     return (OSError, loaded.SafetensorError) if loaded is not None else (OSError,)
@@ -74,16 +77,18 @@ def _write_errors() -> tuple[type[Exception], ...]:
 
 @contextlib.contextmanager
 def storage(path: Path, doing: str = "cannot write") -> Iterator[None]:
-    """Turn every OSError inside into a StorageError about `path` (or the file that the error itself names)."""
+    """Turn the operating system's errors inside into a StorageError about `path` (or the file that the error names).
+
+    Errors that only look like one (a library's OSError without a number, a broken connection) pass as they are.
+    """
     try:
         yield
-    except _write_errors() as error:
-        if not isinstance(error, OSError) and _number(error) is None:
+    except file_errors() as error:
+        if _number(error) is None or isinstance(error, ConnectionError):
             raise
         named = error.filename if isinstance(error, OSError) else None
-        raise storage_error(
-            error, Path(os.fsdecode(named)) if isinstance(named, str | bytes) else path, doing
-        ) from error
+        place = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else path
+        raise storage_error(error, place, doing) from error
 
 
 def temporary(target: Path) -> Path:
@@ -91,8 +96,11 @@ def temporary(target: Path) -> Path:
     return target.with_name(f".tmp-{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
-def write(path: Path | str, content: bytes | str) -> None:
+def write(path: Path | str, content: bytes | str, *, durable: bool = True) -> None:
     """Put `content` (text as UTF-8) at `path`: a reader sees the old file or the new one, whole, even after a crash.
+
+    With `durable=False` nothing is fsynced: a killed process still leaves a whole file, a power cut may not. For what
+    is rewritten every second.
 
     Raises: StorageError; the old file is then still there.
     """
@@ -105,13 +113,27 @@ def write(path: Path | str, content: bytes | str) -> None:
             with scratch.open("xb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
+                if durable:
+                    os.fsync(file.fileno())
+            _replace(scratch, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 scratch.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
+
+
+def _replace(scratch: Path, path: Path) -> None:
+    """os.replace; Windows refuses while a reader has `path` open, which readers of ours have for a moment only."""
+    for _ in range(50 if os.name == "nt" else 0):
+        try:
+            os.replace(scratch, path)
+        except PermissionError:
+            time.sleep(0.01)
+        else:
+            return
+    os.replace(scratch, path)
 
 
 @contextlib.contextmanager
@@ -136,9 +158,6 @@ def folder(target: Path | str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-
-
-_ASIDE = re.compile(r"^\.tmp-(?P<name>.+)\.old-\d+-[0-9a-f]{8}$")
 
 
 def replace_folder(source: Path, target: Path) -> None:
@@ -204,7 +223,7 @@ def sweep(place: Path | str) -> list[str]:
         for entry in sorted(place.iterdir()):
             if not TEMPORARY.match(entry.name):
                 continue
-            aside = _ASIDE.match(entry.name)
+            aside = ASIDE.match(entry.name)
             if aside and not (place / aside["name"]).exists():
                 os.rename(entry, place / aside["name"])
                 continue
