@@ -80,7 +80,7 @@ class Training:
             train.optimizer.build(groups, train.lr),
             Guard(device, scaled=scaled),
             Average(live, decay=ema.decay, every=ema.every) if ema else None,
-            Tally(device, parts),
+            Tally(device, [f"loss_{name}" for name in parts]),
             tuple(group.lr or train.lr for group in groups),
         )
 
