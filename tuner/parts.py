@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
@@ -15,6 +14,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+
+from .strict import TAG, strict
+from .wording import choices, quoted, sentence, suggest, what
 
 
 class Part(BaseModel):
@@ -41,20 +43,29 @@ class Part(BaseModel):
     @classmethod
     def _reword(cls, e: Any) -> InitErrorDetails:
         kind: Any = e["type"]
-        if kind == "extra_forbidden" and len(e["loc"]) == 1:
-            message = "unknown key" + suggest(str(e["loc"][0]), cls.model_fields)
+        context = e.get("ctx", {})
+        loc = tuple(key for key in e["loc"] if not str(key).startswith(TAG))
+        if "text" in context:  # worded already, by the part it is about
+            message = context["text"]
+        elif kind == "extra_forbidden" and len(loc) == 1:
+            message = "unknown key" + suggest(str(loc[0]), cls.model_fields)
         else:
-            message = e["msg"].removeprefix("Value error, ")
+            message = sentence(kind, e["msg"], e["input"], context)
         # Messages hold user text, so braces must not be read as a template.
         kind = PydanticCustomError(kind, "{text}", {"text": message})
-        return InitErrorDetails(type=kind, loc=e["loc"], input=e["input"])
+        return InitErrorDetails(type=kind, loc=loc, input=e["input"])
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return strict(handler(source))
 
     def refuse_idle(self, why: Mapping[str, str]) -> None:
         """Refuse each key of `why` that was written down although it has no effect here.
 
         Raises: pydantic.ValidationError, of type `no_effect`, which lets `resolved.yaml` leave those keys out.
         """
-        idle = {key: text for key, text in why.items() if key in self.model_fields_set and getattr(self, key) is not None}
+        given = {key for key in self.model_fields_set if getattr(self, key) is not None}
+        idle = {key: text for key, text in why.items() if key in given}
         if idle:
             raise problems_error([(key, f"has no effect {text}", NO_EFFECT) for key, text in idle.items()])
 
@@ -110,13 +121,13 @@ class Choice(Part):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         if not cls.opens_family:  # a member validates as itself; only the family chooses
-            return handler(source)
+            return super().__get_pydantic_core_schema__(source, handler)
 
         def serialize(value: Choice) -> dict[str, Any]:
             return {"name": value.key, **value.model_dump(mode="json")}
 
         def schema(_core: CoreSchema, _handler: Any) -> dict[str, Any]:
-            return {"oneOf": [member for name in sorted(cls.family) for member in _member_schemas(name, cls.family[name])]}
+            return {"oneOf": [way for name in sorted(cls.family) for way in _member_schemas(name, cls.family[name])]}
 
         return core_schema.no_info_plain_validator_function(
             cls.read,
@@ -133,15 +144,19 @@ class Choice(Part):
         if isinstance(value, cls):
             return value
         if isinstance(value, str):
+            if value not in cls.family:
+                raise ValueError(f"unknown {cls.__name__.lower()} {quoted(value)}{suggest(value, cls.family)}")
             value = {"name": value}
         family = cls.__name__.lower()
         if not isinstance(value, Mapping):
-            raise ValueError(f"expected a mapping with a `name`{choices(cls.family)}")
+            raise ValueError(f"must be a mapping with a `name`, or a bare name, not {what(value)}{choices(cls.family)}")
         if "name" not in value:
             raise ValueError(f"this {family} has no `name`{choices(cls.family)}")
-        member = cls.family.get(str(value["name"]))
+        name = value["name"]
+        member = cls.family.get(name) if isinstance(name, str) else None
         if member is None:
-            raise ValueError(f"unknown {family} {str(value['name'])!r}{suggest(str(value['name']), cls.family)}")
+            problem = f"unknown {family} {what(name).removeprefix('text ')}{suggest(str(name), cls.family)}"
+            raise problems_error([("name", problem, "unknown_name")])
         return member.model_validate({k: v for k, v in value.items() if k != "name"})  # type: ignore[return-value]
 
 
@@ -151,15 +166,3 @@ def _member_schemas(name: str, member: type[Choice]) -> list[dict[str, Any]]:
     tree["required"] = ["name", *tree.get("required", [])]
     bare = [] if len(tree["required"]) > 1 else [{"const": name, "description": member.__doc__ or ""}]
     return [tree, *bare]
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """'; did you mean ...?' where one is close, else the list of what there is."""
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else choices(names)
-
-
-def choices(known: Iterable[str]) -> str:
-    """'; there is a, b, c'."""
-    return f"; there is {', '.join(sorted(known))}"
