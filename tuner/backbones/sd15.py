@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from ..errors import DataError
 from . import sd15_sites
 from .base import Backbone, DiffusionModel, Layout, Site
 
@@ -58,7 +59,13 @@ class SD15(Backbone, name="sd15"):
     def layout(self) -> Layout:
         from .unet_layout import layout
 
-        return layout(self._configs())
+        try:
+            return layout(self._configs())
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise DataError(
+                f"{self.model}: its config.json files do not describe an SD1.5 model: {type(error).__name__}: {error}",
+                "this is another kind of model, or its files are damaged",
+            ) from error
 
     def matching(self, where: Site | Sequence[str], names: Iterable[str]) -> dict[str, list[str]]:
         return sd15_sites.matching(where, names)
