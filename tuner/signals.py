@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
@@ -61,6 +61,30 @@ class StopRequests:
                 self._interrupted_at = now
         if self.number is None:
             self.number = number
+
+
+@contextlib.contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """While entered, a signal raises Stopped where it finds the process: for phases that start over at no cost.
+
+    Raises: Stopped with the signal's number.
+    """
+    from .errors import Stopped
+
+    def arrived(number: int, _frame: FrameType | None) -> None:
+        raise Stopped("stopped before the first step; what was encoded is kept", number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in _NAMES:
+            number = getattr(signal, name, None)
+            if number is not None and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+                before[number] = signal.signal(number, arrived)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _exit_now() -> None:

@@ -66,6 +66,9 @@ class Attachment(ABC):
     @abstractmethod
     def param_groups(self) -> Sequence[ParamGroup]: ...
 
+    def train(self, *, on: bool) -> None:
+        """Switch what acts in training alone, such as dropout."""
+
     @abstractmethod
     def disabled(self) -> AbstractContextManager[None]:
         """Within it the model acts as it did before `attach`."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ADAPTER = "tuner"
 """peft's name of the adapter that trains."""
 
-Patterns = Annotated[tuple[str, ...], BeforeValidator(as_list), Field(min_length=1)]
+Patterns = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(as_list)]
 
 
 class LoRA(Adapter, name="lora"):
@@ -150,6 +150,11 @@ class LoRAAttachment(Attachment):
         for side in ("lora_A", "lora_B"):
             yield self.params[component][f"{component}.{layer}.{side}.weight"]
 
+    def train(self, *, on: bool) -> None:
+        for module, names in self.targets.values():
+            for name in names:
+                module.get_submodule(name).lora_dropout.train(on)  # type: ignore[attr-defined, operator]
+
     @contextmanager
     def disabled(self) -> Iterator[None]:
         modules = [module for module, _ in self.targets.values()]
@@ -167,6 +172,6 @@ class LoRAAttachment(Attachment):
         return write_lora(folder, state, rank=self.adapter.rank, scale=self.adapter.scale, about=about)
 
     def verify(self, files: Sequence[Path], state: Mapping[str, Tensor]) -> None:
-        from ..formats.lora import verify_lora
+        from ..formats.verify import verify_lora
 
         verify_lora(self, files, state)

@@ -125,6 +125,12 @@ class DiffusionModel(ABC):
         """Whether embeddings change during the run, so that they cannot be cached."""
         return any(p.requires_grad for e in self.text_encoders.values() for p in e.parameters())
 
+    def checkpoint_gradients(self) -> None:
+        """Recompute activations in the backward pass, wherever something may train."""
+        self.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+        for encoder in self.text_encoders.values():
+            encoder.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+
     @abstractmethod
     def identity(self, component: str) -> str:
         """sha256 over a component's configuration and weights as they lie on disk; the same wherever they lie."""

@@ -1,0 +1,176 @@
+"""Everything between the files and the first step: scan, class pictures, encodings, order. Encoders are done after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+from ..types import Cond, Posterior, Role
+from . import buckets, prior
+from .batches import Batches, Look, Pictures, Recital, Texts, TokenTexts
+from .cache import load
+from .encode import Picture, encode_pictures, picture_key
+from .encode_text import encode_captions
+from .order import Bucket, Entry, Order
+from .scan import Example, scan, scan_folder
+
+if TYPE_CHECKING:
+    from ..backbones import DiffusionModel
+    from ..draws import Draws
+    from ..objectives import BoundObjective
+    from ..processes import Processes
+    from ..recipe import Recipe
+    from ..watch import Watcher
+    from .cache import Cache
+    from .scan import Scan
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The run's examples, and where their latents and texts come from."""
+
+    roles: tuple[Role, ...]
+    examples: Mapping[str, Sequence[Example]]
+    sizes: Mapping[str, Mapping[str, Bucket]]
+    """Bucket of each example, by role and uid."""
+    pictures: Pictures
+    texts: Texts
+    recital: Recital
+
+    def order(self, draws: Draws, *, batch: int, unit_count: int) -> Order:
+        entries = {
+            role: [Entry(e.uid, e.repeats, self.sizes[role][e.uid]) for e in members]
+            for role, members in self.examples.items()
+        }
+        return Order(draws, entries, batch=batch, unit_count=unit_count)
+
+    def batches(self, order: Order, recipe: Recipe, draws: Draws, processes: Processes) -> Batches:
+        return Batches(
+            order,
+            self.roles,
+            self.examples,
+            (self.pictures, self.texts, self.recital),
+            recipe.bound_objective.needs(),
+            draws,
+            flip=recipe.data.flip,
+            share_noise=recipe.task.share_noise,
+            process=(processes.rank, processes.count),
+        )
+
+
+class CachedPictures:
+    """Posteriors from the cache, found by key."""
+
+    def __init__(self, cache: Cache, vae: str, background: str) -> None:
+        self.cache, self.vae, self.background = cache, vae, background
+
+    def key(self, look: Look) -> str:
+        return picture_key(self.vae, look.example.digest, look.bucket, look.flip, self.background)
+
+    def posteriors(self, looks: Sequence[Look]) -> Posterior:
+        import numpy as np
+        import torch
+
+        records = [load(self.cache, "latents", self.key(look)) for look in looks]
+        return Posterior(*(torch.from_numpy(np.stack([r[name] for r in records])) for name in ("mean", "logvar")))
+
+
+class CachedTexts:
+    """Embeddings from the cache, found by key."""
+
+    def __init__(self, cache: Cache, keys: Mapping[str, str]) -> None:
+        self.cache, self.keys = cache, keys
+
+    def __call__(self, captions: Sequence[str]) -> Cond:
+        import numpy as np
+        import torch
+
+        records = [load(self.cache, "text", self.keys[caption]) for caption in captions]
+        return Cond({name: torch.from_numpy(np.stack([r[name] for r in records])) for name in records[0]})
+
+
+def find(recipe: Recipe, watcher: Watcher) -> Scan:
+    """The pictures there are before anything is generated. Cached runs decode a picture only when they encode it.
+
+    Raises: DataError where a role has no usable picture.
+    """
+    return scan(recipe, decode=recipe.data.cache == "off", watcher=watcher)
+
+
+def add_class_pictures(
+    recipe: Recipe, found: Scan, model: DiffusionModel, objective: BoundObjective, cache: Cache, watcher: Watcher
+) -> None:
+    """Let the untouched base draw what the prior's sources ask for, and take it in."""
+    brought = len(found.examples.get("prior", ()))
+    for source in recipe.sources.get("prior", ()):
+        wanted = getattr(source, "generate", None)
+        own = brought if source.path or source.dataset else 0
+        if wanted is None or own >= wanted:
+            continue
+        side = recipe.data.resolution
+        folder = prior.generate(model, source, (side, side), own, cache.root, objective=objective, watcher=watcher)
+        have = found.examples.setdefault("prior", [])
+        drawn = scan_folder(folder, source, "prior", recipe.data, decode=False, watcher=watcher, after=have)
+        have.extend(drawn.examples["prior"])
+
+
+def encode(
+    recipe: Recipe, found: Scan, model: DiffusionModel, draws: Draws, cache: Cache, watcher: Watcher, *, learns_text: bool
+) -> Prepared:
+    """Fill the cache with what the run will read.
+
+    Raises: DataError where no picture of a role can be decoded; NumbersError for latents that are not finite.
+    """
+    data = recipe.data
+    roles = recipe.task.roles(recipe.sources)
+    examples = {role.name: list(found.examples[role.name]) for role in roles if not role.mirrors}
+    first = next(iter(examples))
+    sizes = {role: {e.uid: buckets.size_for(e.size, data) for e in members} for role, members in examples.items()}
+    pictures: Pictures
+    if data.cache == "off":
+        from .live import LivePictures
+
+        pictures = LivePictures(model, data, draws)
+    else:
+        used = sorted(set(sizes[first].values()))
+        wanted = [
+            Picture(example, size, flip)
+            for role, members in examples.items()
+            for example in members
+            # A unit is one tensor: pictures of the other roles are needed in the shape of each bucket of the first.
+            for size in ([sizes[role][example.uid]] if role == first else used)
+            for flip in ((False, True) if data.flip else (False,))
+        ]
+        refused = encode_pictures(model, wanted, cache, background=data.background, watcher=watcher)
+        _leave_out(examples, {r.name: r.reason for r in refused}, watcher)
+        pictures = CachedPictures(cache, model.identity("vae"), data.background)
+    recital = Recital(data.caption_dropout, _mirrored_captions(recipe, roles))
+    texts: Texts
+    if learns_text:
+        texts = TokenTexts(model.tokenize)
+    else:
+        texts = CachedTexts(cache, encode_captions(model, _captions(examples, recital), cache, watcher=watcher))
+    return Prepared(roles, examples, sizes, pictures, texts, recital)
+
+
+def _captions(examples: Mapping[str, Sequence[Example]], recital: Recital) -> list[str]:
+    unique = {caption for members in examples.values() for e in members for caption in e.captions}
+    unique |= set(recital.mirrored.values()) | ({""} if recital.dropout else set())
+    return sorted(unique)
+
+
+def _mirrored_captions(recipe: Recipe, roles: Sequence[Role]) -> dict[str, str]:
+    return {role.name: str(recipe.sources[role.name][0].caption) for role in roles if role.mirrors}
+
+
+def _leave_out(examples: dict[str, list[Example]], refused: Mapping[str, str], watcher: Watcher) -> None:
+    for name, reason in refused.items():
+        watcher.warn(f"{name}: left out: {reason}")
+    for role, members in examples.items():
+        kept = [e for e in members if e.name not in refused]
+        if members and not kept:
+            reasons = "\n".join(f"{name}: {reason}" for name, reason in refused.items())
+            raise DataError(f"data.{role}: none of its pictures can be read\n{reasons}", "put readable pictures there")
+        examples[role] = kept

@@ -1,0 +1,348 @@
+"""From a recipe to a verified adapter: scan, cache, fit, export. The CLI, the web UI and Python all come through here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import checkpoint, samples
+from .errors import Stopped, UsageError
+from .rundir import Recorder, RunDir, differences, flatten
+from .saving import Saver, missing_export, today
+from .signals import StopRequests, stopping_at_once
+from .watch import Watcher, Watchers
+
+if TYPE_CHECKING:
+    from .adapters import Attachment
+    from .boundaries import Boundary
+    from .data.prepared import Prepared
+    from .device import Place
+    from .processes import Processes
+    from .recipe import Recipe
+    from .student import Student
+    from .training import Training
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run left behind."""
+
+    run_dir: Path
+    adapter: Path
+    """The folder with the verified files."""
+    step: int
+    """Optimizer steps done."""
+
+
+def run(
+    recipe: Recipe,
+    *,
+    run_dir: Path | str | None = None,
+    new: bool = False,
+    watchers: Sequence[Watcher] = (),
+    given: str | None = None,
+    name: str = "run",
+) -> RunResult:
+    """Train as the recipe says, or go on where an earlier process left off.
+
+    Args:
+        recipe: what to train.
+        run_dir: where; None makes a new `runs/<name>-<n>`. An existing unfinished run goes on.
+        new: start over in a directory whose run is finished (or not): the old run is kept beside it as `<run>.old-<n>`.
+        watchers: who else sees the run; its own directory always does.
+        given: the recipe as the user wrote it, for `recipe.yaml`.
+        name: the recipe's name.
+
+    Raises:
+        Stopped: a signal or `tuner stop` ended it; the state is saved.
+        TunerError: any other expected fault.
+    """
+    from .processes import Processes
+
+    processes = Processes()
+    place = RunDir.create(Path("runs"), name) if run_dir is None else RunDir.open(Path(run_dir).expanduser())
+    if new and place.is_run:
+        place = _set_aside(place)
+    with ExitStack() as stack:
+        if processes.main:
+            stack.enter_context(place.lock())
+        state, rejected = checkpoint.newest(place.checkpoints)
+        _refuse_finished(place, recipe, state)
+        recorder = stack.enter_context(Recorder(place, step=state.step if state else 0, total=recipe.train.steps))
+        watcher = Watchers([recorder, *watchers] if processes.main else [])
+        stack.callback(watcher.close)
+        for line in rejected:
+            watcher.warn(line)
+        return _Run(recipe, place, processes, watcher, state, given).go()
+
+
+class _Run:
+    """The phases of one process's share of a run, in order."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        place: RunDir,
+        processes: Processes,
+        watcher: Watcher,
+        state: checkpoint.State | None,
+        given: str | None,
+    ) -> None:
+        self.recipe, self.place, self.processes, self.watcher = recipe, place, processes, watcher
+        self.state, self.given = state, given
+        self.began = time.monotonic()
+
+    def go(self) -> RunResult:
+        from .device import choose
+
+        where = choose(self.recipe.train)
+        self.where = type(where)(self.processes.start(where.device), where.precision)
+        try:
+            with stopping_at_once():
+                student, attachments, prepared = self._prepare(self.where)
+            return self._train(student, attachments, prepared)
+        finally:
+            self.processes.stop()
+
+    def _prepare(self, where: Place) -> tuple[Student, Sequence[Attachment], Prepared]:
+        """Everything before the first step; the encoders have left the device when this returns."""
+        import torch
+
+        from . import planning
+        from .data import prepared as data
+        from .data.cache import Cache
+        from .draws import Draws
+        from .identity import identity
+        from .student import Student
+
+        recipe, watcher = self.recipe, self.watcher
+        watcher.phase("starting")
+        found = data.find(recipe, watcher)
+        planning.require(planning.plan(recipe, found, run_dir=self.place.path))
+        self.draws = Draws(recipe.train.seed)
+        model = recipe.backbone.load(device=torch.device("cpu"), dtype=where.weights)
+        for module in model.components.values():
+            module.requires_grad_(requires_grad=False).eval()
+        objective = recipe.bound_objective.bind(model.scheduler, where.device)
+        cache = Cache()
+        watcher.phase("caching")
+        if self.processes.main:
+            model.denoiser.to(where.device)
+            data.add_class_pictures(recipe, found, model, objective, cache, watcher)
+            model.denoiser.to("cpu")
+        learns_text = any(adapter.trains_text() for adapter in recipe.adapters)
+        for module in (model.vae, *model.text_encoders.values()):
+            module.to(where.device)
+        if not self.processes.main:
+            self.processes.wait()  # the first process fills the cache, the others read it
+            data.add_class_pictures(recipe, found, model, objective, cache, Watcher())
+        ready = data.encode(recipe, found, model, self.draws, cache, watcher, learns_text=learns_text)
+        if self.processes.main:
+            self.processes.wait()
+        base = {name: model.identity(name) for name in model.components}
+        self.base_identity = base[model.denoiser_name]
+        self._same_run(identity(recipe, ready.examples, base, precision=where.precision))
+        attachments = self._attach(model)
+        if recipe.data.cache != "off":
+            model.vae.to("cpu")
+        for encoder in model.text_encoders.values():
+            encoder.to(where.device if learns_text else "cpu")
+        model.denoiser.to(where.device)
+        return Student(model, attachments, objective, where.autocast), attachments, ready
+
+    def _attach(self, model: Any) -> list[Attachment]:
+        recipe = self.recipe
+        if recipe.train.gradient_checkpointing:
+            model.checkpoint_gradients()
+        keep = recipe.task.needs_teacher(recipe.sources)
+        attachments = [adapter.attach(model, keep_base=keep, draws=self.draws) for adapter in recipe.adapters]
+        for attachment in attachments:
+            for line in attachment.summary():
+                self.watcher.say(line)
+            attachment.train(on=True)
+        return attachments
+
+    def _train(self, student: Student, attachments: Sequence[Attachment], prepared: Prepared) -> RunResult:
+        from .boundaries import Actions, Boundary
+        from .loop import fit, prefetched
+        from .training import Training
+
+        recipe, processes = self.recipe, self.processes
+        train = recipe.train
+        order = prepared.order(self.draws, batch=train.batch, unit_count=train.batch * train.accumulate * processes.count)
+        self.steps = train.steps or (train.epochs or 1) * order.steps_per_epoch
+        batches = prepared.batches(order, recipe, self.draws, processes)
+        logged = recipe.task.logged(prepared.roles)
+        training = Training.of(attachments, train, self.where.device, logged, scaled=self.where.scaled)
+        start = self._restore(training)
+        saver = Saver(self.place.path, training, self._about(order, prepared), self.watcher, keep=recipe.save.keep)
+        with StopRequests() as requests:
+            boundary = Boundary(
+                recipe,
+                training,
+                Actions(
+                    sample=lambda step: self._sample(student, training, step),
+                    save=lambda step: self._save(saver, step),
+                    commands=self.place.control.take,
+                    signal=lambda: requests.number,
+                    files=batches.names,
+                ),
+                self.watcher,
+                processes,
+                self.steps,
+                order.steps_per_epoch,
+            )
+            if start and start == (self.state.step if self.state else 0) and missing_export(self.place.path, start):
+                self._main(lambda: saver.export(start))  # killed between the state and its files
+            if not start and boundary.sample_every is not None:
+                self._sample(student, training, 0)
+            self.watcher.phase("training", self.steps, start)
+            fit(
+                student,
+                recipe.task,
+                training,
+                prefetched(batches, range(start, self.steps), self.where.device),
+                steps=self.steps,
+                settings=train,
+                draws=self.draws,
+                processes=processes,
+                boundary=boundary,
+            )
+        return self._finish(saver, boundary, start)
+
+    def _finish(self, saver: Saver, boundary: Boundary, start: int) -> RunResult:
+        if boundary.stopped_by is not None:
+            number = boundary.stopped_by if isinstance(boundary.stopped_by, int) else None
+            saved = (checkpoint.steps(self.place.checkpoints) or [start])[-1]
+            raise Stopped(f"stopped; {self.place.path} holds the state of step {saved} of {self.steps}", number)
+        adapter = self.place.adapter
+        if self.processes.main:
+            adapter = saver.finish(self.steps)
+            self.place.journal("done", step=self.steps)
+        self.processes.wait()
+        return RunResult(self.place.path, adapter, self.steps)
+
+    def _restore(self, training: Training) -> int:
+        if self.state is None:
+            return 0
+        training.restore(self.state.tensors)
+        self.watcher.say(f"going on from step {self.state.step}")
+        self.place.journal("resumed", step=self.state.step)
+        return self.state.step
+
+    def _same_run(self, now: Mapping[str, Any]) -> None:
+        """Refuse to go on with another recipe, other pictures or another base; write down what is new.
+
+        Raises: UsageError with every difference.
+        """
+        from .identity import environment
+        from .recipe_file import resolved_yaml
+
+        before = self.place.identity() or {}
+        lines = differences(flatten(before.get("run", {})), flatten(now)) if self.state and before else []
+        if lines:
+            shown = "\n".join(f"  {line}" for line in lines[:20])
+            more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
+            raise UsageError(
+                f"{self.place.path} was started differently:\n{shown}{more}",
+                "undo these changes to go on, or start over with --new (or another --run-dir)",
+            )
+        around = environment()
+        for line in differences(flatten(before.get("environment", around)), flatten(around)):
+            self.watcher.warn(f"{line} since the run began: it goes on, but its last bits may differ")
+        if self.processes.main:
+            resolved = resolved_yaml(self.recipe)
+            self.place.write_identity({"run": now, "environment": before.get("environment", around)})
+            self.place.write_recipe(self.given or resolved, resolved)
+
+    def _sample(self, student: Student, training: Training, step: int) -> None:
+        def draw() -> None:
+            self.watcher.phase("sampling", len(self.recipe.sample.prompts))
+            folder = self.place.samples / str(step)
+            self.watcher.samples(step, samples.draw(self.recipe, student, training, folder))
+            self.watcher.phase("training", self.steps, step)
+
+        if self.recipe.sample.prompts:
+            self._main(draw)
+
+    def _save(self, saver: Saver, step: int) -> None:
+        def save() -> None:
+            saver.save(step, {})
+            self.place.journal("saved", step=step)
+            self.watcher.phase("training", self.steps, step)
+
+        self._main(save)
+
+    def _main(self, action: Any) -> None:
+        """Let the first process act while the others wait."""
+        if self.processes.main:
+            action()
+        self.processes.wait()
+
+    def _about(self, order: Any, prepared: Prepared) -> Any:
+        from .formats.about import about_run, count_tags
+        from .recipe_file import scrub
+
+        recipe = self.recipe
+        first = next(iter(prepared.examples))
+        sizes = sorted(prepared.sizes[first].values())
+        recipe_text = scrub(recipe)
+        prediction = getattr(recipe.bound_objective, "prediction", "velocity")
+
+        def about(step: int) -> Any:
+            return about_run(
+                self.place.path.name,
+                recipe,
+                facts={
+                    "step": step,
+                    "max_steps": self.steps,
+                    "epoch": round(step / order.steps_per_epoch, 3),
+                    "images": len(prepared.examples[first]),
+                    "prior_images": sum(len(m) for role, m in prepared.examples.items() if role != first),
+                    "buckets": {f"{w}x{h}": sizes.count((w, h)) for w, h in sorted(set(sizes))},
+                    "tags": {role: count_tags(c for e in m for c in e.captions) for role, m in prepared.examples.items()},
+                    "precision": self.where.precision,
+                    "seconds": round(time.monotonic() - self.began, 1),
+                },
+                recipe_text=recipe_text,
+                base_identity=self.base_identity,
+                prediction=prediction,
+                weights="ema" if recipe.train.ema else "raw",
+                made=today(),
+                preview=samples.latest(self.place.samples, recipe.sample.prompts),
+            )
+
+        return about
+
+
+def _refuse_finished(place: RunDir, recipe: Recipe, state: checkpoint.State | None) -> None:
+    """A finished run goes on only where it was made longer.
+
+    Raises: UsageError.
+    """
+    if state is None or not place.finished:
+        return
+    longer = recipe.train.steps is not None and recipe.train.steps > state.step and not recipe.train.schedule.needs_total
+    if recipe.train.epochs is not None and not recipe.train.schedule.needs_total:
+        longer = True  # how many steps that is, only the data tells
+    if not longer:
+        raise UsageError(
+            f"{place.path} is finished, at step {state.step}",
+            "raise train.steps to train longer (with a schedule that does not depend on the length), or start over with --new",
+        )
+
+
+def _set_aside(place: RunDir) -> RunDir:
+    """Move a run out of the way, under its lock, and give its place to a new one."""
+    number = 1
+    while (aside := place.path.with_name(f"{place.path.name}.old-{number}")).exists():
+        number += 1
+    with place.lock():
+        pass  # nobody else is in there
+    place.path.rename(aside)
+    return RunDir.open(place.path)
+
