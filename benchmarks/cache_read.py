@@ -10,13 +10,16 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from tuner.data.cache import Cache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SHAPE = (16, 64, 64)  # mean and logvar of 256 KB each
 RECORDS = 64
@@ -71,7 +74,9 @@ def read_costs(place: Path) -> None:
     print(f"  the lookup alone (views, no copy)  {best['views']:8.1f} us")
     print(f"  first touch, with sha256           {first:8.1f} us")
     print(f"  np.load of an npz                  {best['npz']:8.1f} us   {best['npz'] / best['ours']:.1f}x")
-    print(f"  torch.load                         {best['torch_file']:8.1f} us   {best['torch_file'] / best['ours']:.1f}x")
+    print(
+        f"  torch.load                         {best['torch_file']:8.1f} us   {best['torch_file'] / best['ours']:.1f}x"
+    )
 
 
 def microseconds(read: Callable[[str], None], keys: list[str]) -> float:

@@ -58,8 +58,8 @@ class _Shelf:
     """Names of the packs whose headers were read."""
     changed_ns: int = -1
     """The folder's mtime when it was last listed."""
-    candidates: dict[str, list[tuple[Pack, Record]]] = field(default_factory=dict)
-    """Every record of a key, the newest last."""
+    candidates: dict[str, list[Pack]] = field(default_factory=dict)
+    """Every pack that has a key, the newest last."""
     checked: dict[str, tuple[Pack, Record, Stamp]] = field(default_factory=dict)
     """The record of a key whose sha256 this process has compared."""
     swept: bool = False
@@ -178,7 +178,7 @@ class Cache:
         """Check the candidates of a key, the newest first; forget those that fail."""
         candidates = shelf.candidates.get(key, [])
         while candidates:
-            pack, record = candidates[-1]
+            pack = candidates[-1]
             mapped = self._map(pack)
             if mapped is not None:
                 buffer, stamp = mapped
@@ -187,8 +187,8 @@ class Cache:
                 except Damaged as damage:
                     self._notes.append(_damage(pack.path, key, damage))
                 else:
-                    shelf.checked[key] = (pack, record, stamp)
-                    return packs.views(record, buffer)
+                    shelf.checked[key] = (pack, pack.records[key], stamp)
+                    return packs.views(pack.records[key], buffer)
             candidates.pop()
         return None
 
@@ -207,8 +207,7 @@ class Cache:
         return None
 
     def _keep_map(self, path: Path, buffer: mmap.mmap, facts: os.stat_result) -> tuple[mmap.mmap, Stamp]:
-        _stamp_use(path, facts)
-        mapped = buffer, (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+        mapped = buffer, (facts.st_ino, facts.st_size, _stamp_use(path, facts))
         self._maps[path] = mapped
         if len(self._maps) > _OPEN_FILES:
             self._maps.popitem(last=False)  # views that are in use keep their file mapped
@@ -236,18 +235,14 @@ class Cache:
         shelf.seen.add(name)
         pack = None
         with self._unreadable_is_absent(path):
-            pack = packs.read(path)
-            if pack.kind != shelf.folder.name:
-                raise Damaged(f"it holds {pack.kind[:40]!r}")
+            pack = packs.read(path, shelf.folder.name)
         if pack is None:
             return
-        for key, why in pack.bad.items():
-            self._notes.append(_damage(path, key, why))
-        for key, record in pack.records.items():
+        for key in (*pack.records, *pack.bad):  # a bad record is only told of once it is asked for
             candidates = shelf.candidates.setdefault(key, [])
-            candidates.append((pack, record))
+            candidates.append(pack)
             if len(candidates) > 1:
-                candidates.sort(key=lambda candidate: candidate[0].path.name)
+                candidates.sort(key=lambda candidate: candidate.path.name)
 
     @contextlib.contextmanager
     def _unreadable_is_absent(self, path: Path) -> Iterator[None]:
@@ -288,9 +283,10 @@ def _damage(path: Path, key: str, why: object) -> str:
     return f"a cached file is not used: {path.parent.name}/{path.name}: {record}{why}"
 
 
-def _stamp_use(path: Path, facts: os.stat_result) -> None:
-    """Renew a pack's time of last use, which `gc` goes by; its mtime stays, being part of its stamp."""
-    now = time.time_ns()
-    if now - facts.st_atime_ns > _USED_EVERY_S * 10**9:
+def _stamp_use(path: Path, facts: os.stat_result) -> int:
+    """Renew a pack's mtime, which tells `gc` when it was last used (its name tells when it was written); the new one."""
+    if time.time_ns() - facts.st_mtime_ns > _USED_EVERY_S * 10**9:
         with contextlib.suppress(OSError):  # a cache that is read-only still serves
-            os.utime(path, ns=(now, facts.st_mtime_ns))
+            os.utime(path)
+            return path.stat().st_mtime_ns
+    return facts.st_mtime_ns

@@ -75,16 +75,15 @@ def entries(root: Path) -> list[Entry]:
     for path in _packs(root):
         with contextlib.suppress(FileNotFoundError), atomic.storage(path, "cannot read"):
             try:
-                pack, problem = packs.read(path), ""
+                pack, problem = packs.read(path, path.parent.name), ""
                 count = len(pack.records)
                 if pack.bad:
                     problem = f"{len(pack.bad)} of its records cannot be read"
             except Damaged as damage:
                 count, problem = 0, str(damage)
             facts = path.stat()
-            used_s = max(facts.st_atime, facts.st_mtime)
-            name = path.relative_to(root).as_posix()
-            found.append(Entry(path.parent.name, name, count, facts.st_size, facts.st_mtime, used_s, problem))
+            name, written_s = path.relative_to(root).as_posix(), int(path.name[:19]) / 1e9
+            found.append(Entry(path.parent.name, name, count, facts.st_size, written_s, facts.st_mtime, problem))
     for kind in sorted(_subfolders(root / "memos")):
         facts = [path.stat() for path in sorted(kind.glob("*.json"))]
         if facts:
@@ -126,7 +125,7 @@ def gc(
         else:
             with contextlib.suppress(FileNotFoundError), atomic.storage(path, "cannot read"):
                 facts = path.stat()
-                kept.append((max(facts.st_atime, facts.st_mtime), facts.st_size, path))
+                kept.append((facts.st_mtime, facts.st_size, path))
     kept.sort(key=lambda one: one[0])
     total = sum(size for _, size, _ in kept)
     for used_s, size, path in kept:
@@ -191,9 +190,7 @@ def _examine(root: Path, path: Path) -> tuple[Pack | None, list[Badness]]:
     name = path.relative_to(root).as_posix()
     with atomic.storage(path, "cannot read"):
         try:
-            pack = packs.read(path)
-            if pack.kind != path.parent.name:
-                raise Damaged(f"it holds {pack.kind[:40]!r}")
+            pack = packs.read(path, path.parent.name)
         except Damaged as damage:
             return None, [Badness(name, "", str(damage), isinstance(damage, packs.Foreign))]
         bad = [Badness(name, key, why) for key, why in pack.bad.items()]

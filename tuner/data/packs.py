@@ -116,8 +116,8 @@ def fingerprint(kind: str, key: str, places: list[tuple[str, tuple[int, ...]]], 
     return digest.hexdigest()
 
 
-def read(path: Path) -> Pack:
-    """A pack's header.
+def read(path: Path, kind: str) -> Pack:
+    """The header of a pack that shall hold records of `kind`.
 
     Raises: Damaged where it cannot be understood; OSError.
     """
@@ -133,13 +133,13 @@ def read(path: Path) -> Pack:
     try:
         header = json.loads(start[8 : 8 + length])
         metadata = header.pop("__metadata__")
-        made_by, kind = metadata["format"], metadata["kind"]
+        made_by, found_kind = metadata["format"], metadata["kind"]
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
         raise Damaged("its header is not readable") from error
-    if not isinstance(kind, str):
-        raise Damaged("its header is not readable")
     if made_by != FORMAT:
         raise Foreign(f"it is in the format {str(made_by)[:40]!r}, not {FORMAT!r}")
+    if found_kind != kind:
+        raise Damaged(f"it holds {str(found_kind)[:40]!r}")
     pack = Pack(path, kind, size, {})
     _fill(pack, header, metadata, 8 + length)
     return pack
@@ -199,6 +199,8 @@ def check(pack: Pack, key: str, buffer: Any) -> None:
 
     Raises: Damaged.
     """
+    if key in pack.bad:
+        raise Damaged(pack.bad[key])
     record = pack.records[key]
     with memoryview(buffer) as whole:
         if any(place.end > len(whole) for place in record.places):
