@@ -1,0 +1,234 @@
+"""The model card: a README.md that the Hub can read and whose code runs as it stands."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from ..atomic import storage
+from .about import is_hub_id, without_private
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from .about import About
+    from .lora import Pair
+
+BASE_TAGS: Mapping[str, str] = {"sd15": "stable-diffusion"}
+"""The Hub's tag of the base family by backbone."""
+PIPELINES: Mapping[str, str] = {"sd15": "StableDiffusionPipeline"}
+"""diffusers' pipeline by backbone."""
+LICENCES: Mapping[str, str] = {"stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m"}
+"""The Hub's name of a base's licence, which its adapters inherit; of other bases we do not know it."""
+
+TABLE: Mapping[str, str] = {
+    "task": "task",
+    "step": "optimizer steps",
+    "epoch": "epochs",
+    "images": "pictures",
+    "prior_images": "class pictures",
+    "prior_weight": "weight of the class pictures",
+    "lr": "learning rate",
+    "text_encoder_lr": "learning rate of the text encoder",
+    "schedule": "schedule",
+    "optimizer": "optimizer",
+    "batch": "batch",
+    "accumulate": "micro-batches a step",
+    "precision": "precision of the frozen model",
+    "ema_decay": "EMA decay",
+    "min_snr_gamma": "min-SNR gamma",
+    "noise_offset": "noise offset",
+    "caption_dropout": "caption dropout",
+    "seed": "seed",
+    "trained_parameters": "trained parameters",
+    "seconds": "seconds",
+    "device": "device",
+}
+"""Facts that the card lists, with their names there."""
+
+
+def write_card(folder: Path, about: About, *, rank: int, alpha: float, layers: Sequence[Pair]) -> Path:
+    """Write `README.md`.
+
+    Raises: StorageError.
+    """
+    path = folder / "README.md"
+    parts = [
+        _front_matter(about, preview=about.preview is not None),
+        _opening(about, layers),
+        *(["<Gallery />"] if about.preview else []),
+        _use_in_diffusers(about, layers),
+        _use_elsewhere(about),
+        _training(about, rank=rank, alpha=alpha),
+    ]
+    with storage(path):
+        path.write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
+    return path
+
+
+def _front_matter(about: About, *, preview: bool) -> str:
+    """The Hub's metadata, https://huggingface.co/docs/hub/model-cards."""
+    lines = ["---"]
+    if is_hub_id(about.base):
+        lines += [f"base_model: {quoted(about.base)}", "base_model_relation: adapter"]
+        known = LICENCES.get(about.base)
+        lines += [f"license: {known}"] if known else ["license: other", "license_name: same-as-base-model"]
+    lines += ["library_name: diffusers", "pipeline_tag: text-to-image"]
+    if about.activation:
+        lines.append(f"instance_prompt: {quoted(about.activation)}")
+    lines += ["tags:", "- text-to-image", "- diffusers", "- lora", "- template:sd-lora"]
+    lines += [f"- {BASE_TAGS[about.family]}"] if about.family in BASE_TAGS else []
+    lines += ["- tuner"]
+    if preview:
+        lines += [
+            "widget:",
+            f"- text: {quoted(_example(about))}",
+            "  output:",
+            f"    url: {quoted(f'{about.name}.png')}",
+        ]
+    return "\n".join([*lines, "---"])
+
+
+def _opening(about: About, layers: Sequence[Pair]) -> str:
+    names = sorted({pair.component for pair in layers}, key=lambda name: name.startswith("text_encoder"))
+    parts = " and the ".join({"unet": "UNet"}.get(name, name.replace("_", " ")) for name in names)
+    text = [f"# {escaped(about.title)}", "", f"A LoRA for the {parts} of {code(about.base or about.family)}."]
+    if about.activation:
+        text.append(f"Write {code(about.activation)} in the prompt to call what it learned.")
+    if about.weights == "ema":
+        text.append("The files hold the moving average (EMA) of the trained weights, not the last step's.")
+    if is_hub_id(about.base):
+        text.append("The base model's licence applies to this adapter as well; check it before sharing.")
+    return "\n".join(text)
+
+
+def _use_in_diffusers(about: About, layers: Sequence[Pair]) -> str:
+    pipeline = PIPELINES.get(about.family, "DiffusionPipeline")
+    text_trained = any(pair.component.startswith("text_encoder") for pair in layers)
+    denoiser = next((pair.component for pair in layers if not pair.component.startswith("text_encoder")), "unet")
+    warning = " It loads the denoiser's part alone, so here prefer the pipeline." if text_trained else ""
+    return f"""## In diffusers
+
+Run this beside the files, or put the repository's name on the Hub in place of `"."`.
+
+```python
+import torch
+from diffusers import {pipeline}
+
+{_base_lines(about)}
+device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
+pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype).to(device)
+pipe.load_lora_weights(".", weight_name="pytorch_lora_weights.safetensors", adapter_name="learned")
+pipe.set_adapters("learned", 1.0)  # the strength
+
+image = pipe({_example(about)!r}, num_inference_steps=25).images[0]
+image.save("picture.png")
+```
+
+On the denoiser alone:{warning}
+
+```python
+import torch
+from diffusers import {pipeline}
+
+{_base_lines(about)}
+device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
+pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype).to(device)
+pipe.{denoiser}.load_lora_adapter(".", weight_name="pytorch_lora_weights.safetensors", prefix="{denoiser}")
+```
+
+`{denoiser}.load_attn_procs` no longer loads LoRA files; use one of the two above."""
+
+
+def _base_lines(about: About) -> str:
+    if about.base == "toybox":
+        shipped = f'str(toybox.folder("{about.family}"))  # the small model that ships with tuner'
+        return f"from tuner import toybox\n\nbase = {shipped}"
+    if is_hub_id(about.base):
+        return f"base = {about.base!r}"
+    return f"base = {'path/to/' + about.base!r}  # folder of the base model"
+
+
+def _use_elsewhere(about: About) -> str:
+    named = code(f"{about.name}.safetensors")
+    return f"""## Which file for which tool
+
+| tool | file |
+|---|---|
+| diffusers | `pytorch_lora_weights.safetensors` (the other one loads as well) |
+| AUTOMATIC1111, Forge | {cell(named)} in `models/Lora` |
+| ComfyUI | {cell(named)} in `models/loras` |
+| InvokeAI | {cell(named)}, through its model manager |
+
+Both files hold the same update. When they were saved, each was loaded into diffusers and compared with the trained
+model."""
+
+
+def _training(about: About, *, rank: int, alpha: float) -> str:
+    if about.metadata == "none":
+        return ""
+    rows: list[tuple[str, Any]] = [("rank", rank), ("alpha", f"{alpha:g}"), ("resolution", about.resolution)]
+    if about.metadata == "full":
+        rows += [(label, about.facts[fact]) for fact, label in TABLE.items() if about.facts.get(fact) is not None]
+    rows += [
+        ("prediction", about.prediction),
+        ("tensors", about.dtype),
+        *([("made", about.made)] if about.made else []),
+    ]
+    table = "\n".join(f"| {label} | {cell(escaped(_shown(value)))} |" for label, value in rows)
+    text = f"## Training\n\n| | |\n|---|---|\n{table}"
+    if about.metadata == "full" and about.recipe:
+        fence = _fence(about.recipe, least=3)
+        text += f"\n\nThe recipe:\n\n{fence}yaml\n{about.recipe.rstrip()}\n{fence}"
+    return text
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _example(about: About) -> str:
+    """A prompt that shows what was learned."""
+    word = about.activation
+    first = next((prompt for prompt in about.sample_prompts if word and word in prompt), None)
+    return without_private(first or word or next(iter(about.sample_prompts), "a photo"))
+
+
+def quoted(text: str) -> str:
+    """A YAML double-quoted scalar on one line; everything that is not printable is escaped."""
+    simple = {'"': '\\"', "\\": "\\\\"}
+
+    def escape(char: str) -> str:
+        if char in simple:
+            return simple[char]
+        number = ord(char)
+        if char.isprintable() and number != 0xFEFF and not 0xD800 <= number < 0xE000:
+            return char
+        return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+    return '"' + "".join(escape(char) for char in text) + '"'
+
+
+def escaped(text: str) -> str:
+    """Markdown that shows `text` as it is, on one line."""
+    return re.sub(r"([\\`*_{}\[\]()<>#+!|~&$])", r"\\\1", " ".join(text.split()))
+
+
+def code(text: str) -> str:
+    """Inline code that shows `text` on one line, whatever backticks it holds."""
+    text = " ".join(text.split())
+    fence = _fence(text, least=1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def cell(markdown: str) -> str:
+    """Markdown inside a table: a bar would end the cell."""
+    return re.sub(r"(?<!\\)\|", r"\\|", markdown)
+
+
+def _fence(text: str, *, least: int) -> str:
+    """More backticks than any run of them in `text`."""
+    runs: Iterable[int] = (len(run) for run in re.findall(r"`+", text))
+    return "`" * max(least, max(runs, default=0) + 1)

@@ -1,0 +1,180 @@
+"""The text in a file's header: peft's configuration for diffusers; modelspec 1.0.1 and kohya's ss_ for browsers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import container
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .about import About
+    from .lora import Pair
+
+ARCHITECTURES: Mapping[str, str] = {"sd15": "stable-diffusion-v1/lora"}
+"""modelspec's name by backbone."""
+IMPLEMENTATION = "https://github.com/Stability-AI/generative-models"
+"""What modelspec calls the implementation whose tools read kohya's keys."""
+FULL: Mapping[str, str] = {
+    "ss_learning_rate": "lr",
+    "ss_unet_lr": "lr",
+    "ss_text_encoder_lr": "text_encoder_lr",
+    "ss_optimizer": "optimizer",
+    "ss_lr_scheduler": "schedule",
+    "ss_lr_warmup_steps": "warmup",
+    "ss_max_train_steps": "max_steps",
+    "ss_steps": "step",
+    "ss_epoch": "epoch",
+    "ss_num_train_images": "images",
+    "ss_num_reg_images": "prior_images",
+    "ss_batch_size_per_device": "batch",
+    "ss_gradient_accumulation_steps": "accumulate",
+    "ss_gradient_checkpointing": "gradient_checkpointing",
+    "ss_max_grad_norm": "max_grad_norm",
+    "ss_seed": "seed",
+    "ss_clip_skip": "clip_skip",
+    "ss_prior_loss_weight": "prior_weight",
+    "ss_min_snr_gamma": "min_snr_gamma",
+    "ss_noise_offset": "noise_offset",
+    "ss_caption_dropout_rate": "caption_dropout",
+    "ss_tag_frequency": "tags",
+}
+"""kohya's field -> the fact that it states."""
+MAX_BYTES = 2**20
+"""Metadata above this makes browsers slow; the tag counts are cut first, then the recipe."""
+
+
+def diffusers_header(layers: Sequence[Pair], about: About, *, rank: int) -> dict[str, str]:
+    """Header of the file for diffusers. Holds no date, no path and no run name."""
+    header = {"format": "pt", "lora_adapter_metadata": adapter_config(layers, rank)}
+    if about.metadata == "none":
+        return header
+    fields = {
+        "modelspec.title": about.title,
+        "modelspec.trigger_phrase": about.activation or None,
+        **_own_fields(about),
+    }
+    return header | {key: _text(value) for key, value in fields.items() if value is not None}
+
+
+def adapter_config(layers: Sequence[Pair], rank: int) -> str:
+    """Peft's LoraConfig of each component as diffusers 0.42.1 packs it: alpha = rank, for B holds the scale already.
+
+    Only keys that every peft since 0.10 takes; a newer one fills in the rest.
+    """
+    from .lora import targets
+
+    config: dict[str, Any] = {}
+    for component, names in targets(layers).items():
+        values = {
+            "bias": "none",
+            "init_lora_weights": True,
+            "lora_alpha": rank,
+            "lora_dropout": 0.0,
+            "peft_type": "LORA",
+            "r": rank,
+            "target_modules": sorted(names),
+            "use_dora": False,
+            "use_rslora": False,
+        }
+        config |= {f"{component}.{key}": value for key, value in values.items()}
+    return json.dumps(config, indent=2, sort_keys=True)
+
+
+def kohya_header(tensors: Mapping[str, Tensor], about: About, *, rank: int, alpha: float) -> dict[str, str]:
+    """Header of the file with kohya's keys. Holds no date, no path and no run name, so equal runs give equal bytes."""
+    if about.metadata == "none":
+        return {"format": "pt"}
+    fields = _browser_fields(about, rank=rank, alpha=alpha)
+    if about.metadata == "full":
+        fields |= _training_fields(about)
+    header = {key: _text(value) for key, value in fields.items() if value is not None}
+    header = _hashed(tensors, _capped(header))
+    return {"format": "pt", **header}
+
+
+def _browser_fields(about: About, *, rank: int, alpha: float) -> dict[str, Any]:
+    """What browsers of models sort by."""
+    from .. import __version__
+
+    return {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": ARCHITECTURES.get(about.family, f"{about.family}/lora"),
+        "modelspec.implementation": IMPLEMENTATION,
+        "modelspec.title": about.title,
+        "modelspec.resolution": f"{about.resolution}x{about.resolution}",
+        "modelspec.prediction_type": about.prediction,
+        "modelspec.trigger_phrase": about.activation or None,
+        "modelspec.usage_hint": f"for {about.base}" if about.base else None,
+        "ss_base_model_version": "sd_v1",
+        "ss_v2": "False",
+        "ss_sd_model_name": about.base or None,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": rank,
+        "ss_network_alpha": float(alpha),
+        "ss_network_args": {},
+        "tuner_version": __version__,
+        **_own_fields(about),
+    }
+
+
+def _own_fields(about: About) -> dict[str, Any]:
+    """By which `tuner` finds the base again."""
+    return {
+        "tuner_backbone": about.family,
+        "tuner_base": about.base or None,
+        "tuner_base_identity": about.base_identity,
+        "tuner_weights": about.weights,
+    }
+
+
+def _training_fields(about: About) -> dict[str, Any]:
+    """How it was trained, down to the recipe."""
+    facts = about.facts
+    fields = {key: facts.get(fact) for key, fact in FULL.items()}
+    fields["ss_resolution"] = f"({about.resolution}, {about.resolution})"
+    fields["ss_enable_bucket"] = facts.get("crop", "buckets") == "buckets"
+    precision = facts.get("precision")
+    fields["ss_mixed_precision"] = "no" if precision == "fp32" else precision
+    buckets = facts.get("buckets")
+    if buckets:
+        sizes = sorted(([int(side) for side in name.split("x")], count) for name, count in buckets.items())
+        listed = {str(i): {"resolution": size, "count": count} for i, (size, count) in enumerate(sizes)}
+        fields["ss_bucket_info"] = {"buckets": listed}
+    prompt = about.prompt if about.prompt != about.activation else None
+    fields["modelspec.description"] = f"trained on: {prompt}" if prompt else None
+    fields["tuner_recipe"] = about.recipe or None
+    return fields
+
+
+def _text(value: Any) -> str:
+    """A header's values are texts; tables are JSON, as kohya writes them."""
+    from .about import without_private
+
+    if isinstance(value, Mapping):
+        value = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return without_private(str(value))
+
+
+def _capped(header: dict[str, str]) -> dict[str, str]:
+    for key in ("ss_tag_frequency", "tuner_recipe"):
+        if sum(len(text.encode()) for text in header.values()) > MAX_BYTES and key in header:
+            header[key] = f"left out: {len(header[key].encode()):,} bytes"
+    return header
+
+
+def _hashed(tensors: Mapping[str, Tensor], header: dict[str, str]) -> dict[str, str]:
+    """The hashes by which sites know a file: of its numbers, and A1111's old one of 64 KiB behind the first MiB."""
+    digest = hashlib.sha256(container.payload(tensors)).hexdigest()
+    old = container.pack(tensors, {key: text for key, text in header.items() if key.startswith("ss_")})
+    legacy = hashlib.sha256(old[0x100000:0x110000]).hexdigest()[:8]
+    return {
+        **header,
+        "modelspec.hash_sha256": f"0x{digest}",
+        "sshs_model_hash": digest,
+        "sshs_legacy_hash": legacy,
+    }

@@ -1,0 +1,222 @@
+"""Proof that a saved LoRA is the trained one: loaded by diffusers' own loader, each file must predict the same."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..adapters.lora import ADAPTER
+from ..draws import Draws
+from ..errors import StorageError, TunerError
+from .container import read_header
+from .load import lora_layers, quiet_loaders
+from .shadow import shadow_model, strip_adapters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+    from peft.tuners.lora.layer import LoraLayer
+    from torch import Tensor, nn
+
+    from ..adapters.lora import LoRAAttachment
+    from ..backbones import DiffusionModel
+
+LOADED = "loaded_back"
+"""peft's name of the adapter that a file becomes."""
+PROMPTS = ("", "a photo of sks dog, 3 blue cups on a table")
+SIDE = 16
+"""Latent side of the fixed input; SD1.5's deepest block still sees more than one place, so its attention counts."""
+
+FILE_TOLERANCE: Mapping[str, float] = {"F32": 1e-5, "F16": 4e-3, "BF16": 3e-2}
+"""Allowed difference of one layer's update, relative to its largest value: some steps of rounding of both factors."""
+COMPUTE_TOLERANCE: Mapping[str, float] = {"torch.float32": 1e-5, "torch.float16": 2e-2, "torch.bfloat16": 1e-1}
+"""Allowed difference of the prediction, relative to its largest value; in half precision the order of two roundings
+already costs this much, and the comparison by layer decides."""
+HALF_STEP: Mapping[str, float] = {"F32": 0.0, "F16": 2.0**-25, "BF16": 0.0}
+"""Half of the type's smallest step: what rounding may cost a tiny value of B beyond the relative tolerance."""
+
+
+def verify_lora(attachment: LoRAAttachment, files: Sequence[Path], state: Mapping[str, Tensor]) -> None:
+    """Load every `.safetensors` of `files` by `load_lora_weights` and compare with the model that holds `state`.
+
+    Compared are the number of layers, each layer's update on a drawn input, and the prediction on a fixed input. The
+    live model is not touched: the comparison runs on a shadow over the same memory (`shadow.py`).
+
+    Raises: StorageError naming the file, the loader and the difference.
+    """
+    with _undrawn():
+        trained = shadow_model(attachment.model, state, attachment.state_dict())
+        updates = _updates(trained, ADAPTER)
+        want = _predict(trained)
+        base = shadow_model(attachment.model, attachment.state_dict(), attachment.state_dict())
+        for module in _modules(base).values():
+            strip_adapters(module)
+        plain = _predict(base)
+        for file in files:
+            if file.suffix == ".safetensors":
+                _verify(_Trained(attachment, updates, want, plain), file)
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """What one layer adds to a drawn input x."""
+
+    value: Tensor
+    """scale * B A x, (out,) float32 on the CPU."""
+    spread: float
+    """How much an error of 1 in every value of the stored B would add."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What a file is held against."""
+
+    attachment: LoRAAttachment
+    updates: Mapping[tuple[str, str], _Update]
+    """By component and layer, the update of a drawn input."""
+    prediction: Tensor
+    plain: Tensor
+    """The base's prediction without the adapter."""
+
+
+def _verify(trained: _Trained, file: Path) -> None:
+    model = trained.attachment.model
+    try:
+        dtype = next(entry.dtype for entry in read_header(file).tensors.values() if len(entry.shape) == 2)
+    except (TunerError, StopIteration) as error:
+        raise _fault(file, f"its header cannot be read back: {error}") from error
+    empty = shadow_model(model, trained.attachment.state_dict(), trained.attachment.state_dict())
+    for module in _modules(empty).values():
+        strip_adapters(module)
+    _load(empty, file)
+    found = _updates(empty, LOADED)
+    if found.keys() != trained.updates.keys():
+        odd = sorted(".".join(place) for place in found.keys() ^ trained.updates.keys())
+        raise _fault(
+            file,
+            f"{len(found)} layers were loaded, {len(trained.updates)} were trained; the first to differ is {odd[0]}",
+        )
+    for place, update in trained.updates.items():
+        _compare_update(file, place, found[place], update, dtype, model)
+    _compare_prediction(file, _predict(empty), trained, dtype)
+
+
+def _load(model: DiffusionModel, file: Path) -> None:
+    from safetensors import SafetensorError
+
+    pipeline = model.pipeline()
+    pipeline.register_modules(vae=None)  # the live one: loading would take its offload hooks off
+    faults = (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError, OSError, SafetensorError)
+    try:
+        with quiet_loaders():
+            pipeline.load_lora_weights(  # type: ignore[attr-defined]
+                str(file.parent),
+                weight_name=file.name,
+                adapter_name=LOADED,
+                local_files_only=True,
+                use_safetensors=True,
+            )
+    except faults as error:
+        raise _fault(file, f"the loader refuses it: {error}") from error
+
+
+def _compare_update(
+    file: Path, place: tuple[str, str], found: _Update, want: _Update, dtype: str, model: DiffusionModel
+) -> None:
+    own = _tolerance_of_module(_modules(model)[place[0]]) if place[0] != model.denoiser_name else 0.0
+    size = float(want.value.abs().max())
+    allowed = max(FILE_TOLERANCE[dtype], own) * size + HALF_STEP[dtype] * want.spread
+    difference = float((found.value - want.value).abs().max())
+    if not difference <= allowed:
+        raise _fault(file, f"the update of {'.'.join(place)} differs by {difference:.3g}, {allowed:.3g} is allowed")
+
+
+def _tolerance_of_module(module: nn.Module) -> float:
+    """Diffusers casts a text encoder's adapter to the encoder's own dtype."""
+    names = {"torch.float16": "F16", "torch.bfloat16": "BF16"}
+    return FILE_TOLERANCE.get(names.get(str(_dtype(module)), "F32"), 0.0)
+
+
+def _compare_prediction(file: Path, found: Tensor, trained: _Trained, dtype: str) -> None:
+    compute = max(COMPUTE_TOLERANCE[str(_dtype(module))] for module in _modules(trained.attachment.model).values())
+    allowed = max(FILE_TOLERANCE[dtype], compute) * float(trained.prediction.abs().max())
+    difference = float((found - trained.prediction).abs().max())
+    if not difference <= allowed:
+        raise _fault(
+            file, f"its prediction differs from the trained model's by {difference:.3g}, {allowed:.3g} is allowed"
+        )
+    effect = float((trained.prediction - trained.plain).abs().max())
+    if effect > 2 * allowed and float((found - trained.plain).abs().max()) <= allowed:
+        raise _fault(file, f"it changes nothing, though the trained adapter changes the prediction by {effect:.3g}")
+
+
+def _fault(file: Path, what: str) -> StorageError:
+    return StorageError(
+        f"{file}: loaded back by diffusers' load_lora_weights, {what}",
+        "do not use this file; start the same command again to write it anew from the checkpoint",
+    )
+
+
+def _updates(model: DiffusionModel, name: str) -> dict[tuple[str, str], _Update]:
+    """What each layer of the adapter adds to an input of its own, by component and layer."""
+    return {
+        (component, layer): _update(part, name, component, layer)
+        for component, module in _modules(model).items()
+        for layer, part in lora_layers(module, name).items()
+    }
+
+
+def _update(part: LoraLayer, name: str, component: str, layer: str) -> _Update:
+    import torch
+
+    down, up = (factor[name].weight.detach().cpu().float() for factor in (part.lora_A, part.lora_B))  # type: ignore[index]
+    x = torch.from_numpy(Draws(0).normal((down.shape[1],), "verify_layer", component, layer))
+    inner, scale = down @ x, part.scaling[name]
+    # the scale lies in B of diffusers' file and outside of it in kohya's
+    return _Update(scale * (up @ inner), float(inner.abs().sum()) * max(scale, 1.0))
+
+
+def _predict(model: DiffusionModel) -> Tensor:
+    """The prediction on a fixed input, (2, C, h, w) float32 on the CPU; its noise is its own."""
+    import torch
+
+    noise = Draws(0).normal((len(PROMPTS), model.channels, SIDE, SIDE), "verify_noise")
+    device = _device(model.denoiser)
+    with torch.no_grad():
+        cond = model.encode_text(model.tokenize(PROMPTS)).to(device)
+        out = model.denoise(torch.from_numpy(noise).to(device), torch.tensor([801.0, 201.0], device=device), cond)
+    return out.float().cpu()
+
+
+def _modules(model: DiffusionModel) -> dict[str, nn.Module]:
+    return {model.denoiser_name: model.denoiser, **model.text_encoders}
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    """Of the frozen weights."""
+    return next(p.dtype for name, p in module.named_parameters() if p.is_floating_point() and ".lora_" not in name)
+
+
+@contextlib.contextmanager
+def _undrawn() -> Iterator[None]:
+    """Within it global random numbers may be drawn (peft initialises what it then overwrites); after it none were."""
+    import random
+
+    import numpy as np
+    import torch
+
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    python, legacy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
