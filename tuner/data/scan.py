@@ -1,0 +1,266 @@
+"""Which pictures a run learns from, with their captions: everything is found, looked at once, and accounted for."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+from . import buckets, captions
+from .folder import list_pictures, locate
+from .listing import CaptionFrom, Listing, Picture, Refused, count, shown, some
+from .look import Seen, look_at
+from .sources import PriorSource, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from ..recipe import Recipe
+    from ..sections import DataOptions
+    from ..watch import Watcher
+
+MAX_ENLARGED = 2.0
+"""Pictures that are enlarged more than this are noted."""
+MIN_KEPT = 0.6
+"""Pictures of which the crop leaves less than this share are noted."""
+
+_SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+
+__all__ = ["Example", "Refused", "Scan", "scan", "scan_folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One picture and its captions. Its bytes are read again when they are needed."""
+
+    uid: str
+    """First 16 hex digits of `digest`; an exact duplicate within a role gets -1, -2 behind it."""
+    digest: str
+    """sha256 of the file's bytes."""
+    name: str
+    """For messages."""
+    role: str
+    size: tuple[int, int]
+    """(W, H) in pixels, upright."""
+    captions: tuple[str, ...]
+    """Alternatives, usually one; the trigger is in them."""
+    repeats: int
+    """Visits in an epoch."""
+    weight: float
+    """Of its loss, against the others of its role."""
+    read: Callable[[], bytes]
+    """The bytes of `digest`. Raises DataError if they are gone or have changed since the scan."""
+    caption_from: CaptionFrom
+
+
+@dataclass(slots=True)
+class Scan:
+    """What was found. Every candidate is in `examples` or in `refused`; `notes` say the rest."""
+
+    examples: dict[str, list[Example]] = field(default_factory=dict)
+    """By role, in natural order within each source."""
+    refused: list[Refused] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _CheckedReader:
+    """Reads a picture and makes sure that it is still the one that was scanned."""
+
+    read: Callable[[], bytes]
+    digest: str
+    name: str
+
+    def __call__(self) -> bytes:
+        data = self.read()
+        if hashlib.sha256(data).hexdigest() != self.digest:
+            raise DataError(f"{self.name}: has changed since it was looked at", "start the same command again")
+        return data
+
+
+def scan(recipe: Recipe, *, decode: bool, watcher: Watcher) -> Scan:
+    """Every example of a recipe, by role. A role that mirrors another has no pictures of its own and is not in it.
+
+    Args:
+        recipe: what to look for; only its task and data count.
+        decode: decode each picture whole, which finds truncated files, instead of reading its header alone.
+        watcher: sees the progress; what was found is in the result and is not said to it.
+
+    Raises: DataError if a role that needs pictures has none, or pictures without a caption.
+    """
+    result, faults = Scan(), []
+    first = next(iter(recipe.task.sources))
+    for role in recipe.task.roles(recipe.sources):
+        if role.mirrors:
+            continue
+        found = result.examples[role.name] = []
+        sources = recipe.sources[role.name]
+        for number, source in enumerate(sources):
+            label = f"data.{role.name}" + (f".{number}" if len(sources) > 1 else "")
+            look = _Look(role.name, source, recipe.data, label, trigger=role.name == first)
+            try:
+                part = look.at(_candidates(source, label), found, decode=decode, watcher=watcher)
+            except DataError as error:
+                faults.append(error)
+                continue
+            found += part.examples[role.name]
+            result.refused += part.refused
+            result.notes += part.notes
+    if faults:
+        raise DataError("\n".join(error.message for error in faults), next((e.hint for e in faults if e.hint), ""))
+    return result
+
+
+def scan_folder(
+    folder: Path,
+    source: Source,
+    role: str,
+    data: DataOptions,
+    *,
+    watcher: Watcher,
+    decode: bool = False,
+    label: str = "",
+    after: Sequence[Example] = (),
+) -> Scan:
+    """The examples of one folder, such as that of generated class pictures, under `source`'s caption and weight.
+
+    Args:
+        folder: where to look, whatever the source's own path.
+        source: gives caption, caption column, repeats and weight.
+        role: the role that the examples play.
+        data: options of the data section.
+        watcher: sees the progress.
+        decode: as for `scan`.
+        label: the recipe's key, for messages; `data.<role>` where empty.
+        after: examples that the role has already, so that duplicates of them are told apart.
+
+    Raises: DataError as `scan`.
+    """
+    look = _Look(role, source, data, label or f"data.{role}", trigger=False)
+    listing = list_pictures(folder, look.label, source.caption_column)
+    return look.at(listing, after, decode=decode, watcher=watcher)
+
+
+def _candidates(source: Source, label: str) -> Listing:
+    if source.dataset is not None:
+        from .hub import list_rows
+
+        return list_rows(source, label)
+    if source.path is None:  # every picture of this source is generated
+        return Listing()
+    place = locate(source.path, f"{label}.path")
+    return list_pictures(place, label, source.caption_column, shown_as=shown(source.path))
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How the pictures of one source become examples."""
+
+    role: str
+    source: Source
+    data: DataOptions
+    label: str
+    trigger: bool
+    """Whether the trigger belongs in front of these captions."""
+
+    def at(self, listing: Listing, after: Sequence[Example], *, decode: bool, watcher: Watcher) -> Scan:
+        result = Scan({self.role: []}, list(listing.refused), list(listing.notes))
+        seen: list[tuple[Picture, Seen]] = []
+        remarks: dict[str, list[str]] = {}
+        watcher.phase(f"looking at {self.label}", len(listing.pictures))
+        for done, (picture, outcome) in enumerate(look_at(listing.pictures, decode=decode), 1):
+            watcher.progress(done)
+            if isinstance(outcome, Refused):
+                result.refused.append(outcome)
+                continue
+            seen.append((picture, outcome))
+            for note in outcome.notes:
+                remarks.setdefault(note, []).append(picture.name)
+        if not seen and not (isinstance(self.source, PriorSource) and self.source.generate):
+            lines = [f"{self.label}: no picture can be used", *(f"{r.name}: {r.reason}" for r in result.refused)]
+            raise DataError("\n".join(lines), "put usable pictures there, or name another folder")
+        found = result.examples[self.role]
+        found += self._captioned(seen, remarks)
+        self._number(found, after, remarks)
+        self._remark_on_shape(found, remarks)
+        result.notes += [f"{self.label}: {note}: {some(names)}" for note, names in remarks.items()]
+        result.notes += self._counts(found)
+        return result
+
+    def _captioned(self, seen: Sequence[tuple[Picture, Seen]], remarks: dict[str, list[str]]) -> Iterator[Example]:
+        """Each picture with the captions that count: its .txt, then its row, then the recipe's."""
+        own = None
+        if self.source.caption is not None:
+            own, changes = captions.clean(self.source.caption, key := f"{self.label}.caption")
+            for change in changes:
+                remarks.setdefault(change, []).append(key)
+        bare = []
+        for picture, facts in seen:
+            texts, origin = facts.captions, facts.caption_from
+            if not texts:
+                texts, origin = ((own,), "recipe") if own is not None else (("",), "none")
+                if own is None and not (self.data.caption_dropout == 1 or (self.trigger and self.data.trigger)):
+                    bare.append(picture.name)
+            if self.trigger:
+                texts = tuple(captions.with_trigger(text, self.data.trigger) for text in texts)
+            yield Example(
+                uid=facts.digest[:16],
+                digest=facts.digest,
+                name=picture.name,
+                role=self.role,
+                size=facts.header.size,
+                captions=texts,
+                repeats=self.source.repeats,
+                weight=self.source.weight,
+                read=_CheckedReader(picture.read, facts.digest, picture.name),
+                caption_from=origin,
+            )
+        if bare:
+            raise DataError(
+                f"{self.label}: {count(len(bare), 'picture')} without a caption: {some(bare)}",
+                f"give {self.label}.caption or write a .txt beside each",
+            )
+
+    def _number(self, found: list[Example], after: Sequence[Example], remarks: dict[str, list[str]]) -> None:
+        """Tell exact duplicates within the role apart by -1, -2 behind their uid."""
+        copies = Counter(example.digest for example in after)
+        for place, example in enumerate(found):
+            if earlier := copies[example.digest]:
+                found[place] = replace(example, uid=f"{example.uid}-{earlier}")
+                remarks.setdefault("exact copies of other pictures, each counted", []).append(example.name)
+            copies[example.digest] += 1
+
+    def _remark_on_shape(self, found: Iterable[Example], remarks: dict[str, list[str]]) -> None:
+        for example in found:
+            target = buckets.size_for(example.size, self.data)
+            soft = buckets.scale_to(example.size, target) > MAX_ENLARGED
+            cut = buckets.kept(example.size, target) < MIN_KEPT
+            sided = self.data.flip and any(_SIDES.search(text) for text in example.captions)
+            faults = {
+                f"enlarged more than {MAX_ENLARGED:g} times, which looks soft": soft,
+                f"the crop leaves less than {MIN_KEPT:.0%}": cut,
+                "shown mirrored by flip: true, but the caption says left or right": sided,
+            }
+            size = f"{example.name} ({example.size[0]}x{example.size[1]})"
+            for fault in (text for text, true in faults.items() if true):
+                remarks.setdefault(fault, []).append(size)
+
+    def _counts(self, found: Sequence[Example]) -> list[str]:
+        words = {
+            "txt": "from .txt",
+            "metadata": "from the metadata file",
+            "column": f"from the column {self.source.caption_column}",
+            "recipe": f"from {self.label}.caption",
+            "none": "missing" + (", so it is the trigger alone" if self.trigger and self.data.trigger else ""),
+        }
+        origins = Counter(example.caption_from for example in found)
+        parts = [f"{origins[origin]} {text}" for origin, text in words.items() if origins[origin]]
+        notes = [f"{self.label}: {count(len(found), 'picture')}; captions: {', '.join(parts)}"] if parts else []
+        empty = [example.name for example in found if not any(example.captions)]
+        if empty and self.data.caption_dropout < 1:
+            notes.append(f"{self.label}: {count(len(empty), 'caption')} empty: {some(empty)}")
+        return notes
