@@ -1,8 +1,7 @@
-"""Pictures from a model: samplers configured from the base's own scheduler, and noise that depends on the seed alone."""
+"""Pictures from a model: samplers on the base's own noise table, and noise that depends on the seed alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,8 @@ from .draws import Draws
 from .types import Cond
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     import torch
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
     from PIL.Image import Image
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .objectives import BoundObjective
 
 SCHEDULERS = ("dpm++", "ddim", "euler")
-"""DPM-Solver++ multistep (Lu et al. 2022), DDIM (Song et al. 2021), Euler (Karras et al. 2022, algorithm 2 without churn)."""
+"""DPM-Solver++ multistep (Lu et al. 2022), DDIM (Song et al. 2021), Euler (Karras et al. 2022, algorithm 2)."""
 
 
 @dataclass(frozen=True, slots=True)

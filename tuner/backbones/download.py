@@ -1,12 +1,15 @@
-"""From what a recipe calls its model to a place on this machine: a path, or a Hub id that is fetched or already cached."""
+"""From what a recipe calls its model to a place on this machine: a path, or a Hub id that is fetched once."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import DataError, TunerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 REHEARSE = "or add --rehearse to try the recipe on the small model that ships here"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -23,8 +26,8 @@ def locate(
     Args:
         model: an existing path, else a Hub id.
         revision: branch, tag or commit of the Hub id.
-        patterns: files to fetch, such as `unet/*.json`. Variants (`*.fp16.*`) are fetched only where `complete` says that
-            the plain files are not enough.
+        patterns: files to fetch, such as `unet/*.json`. Variants (`*.fp16.*`) are fetched only where `complete` says
+            that the plain files are not enough.
         complete: whether a folder holds every weight.
 
     Raises: DataError with what to do next.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 VOLATILE = ("_diffusers_version", "_name_or_path", "transformers_version", "torch_dtype", "dtype")
 """Keys of a config.json that do not change what the component computes."""
@@ -17,19 +17,12 @@ VOLATILE = ("_diffusers_version", "_name_or_path", "transformers_version", "torc
 def digest(config: Mapping[str, Any], files: Sequence[Path], extra: str = "") -> str:
     """sha256 over a configuration, the content of files in their order, and a word of one's own.
 
-    Raises: DataError where a file cannot be read.
+    Raises: StorageError where a file cannot be read.
     """
+    from ..data.cache import Cache
+    from ..data.identity import file_sha256
+
+    cache = Cache()
     tree = {key: value for key, value in config.items() if key not in VOLATILE}
-    parts = [json.dumps(tree, sort_keys=True), *(file_sha256(path) for path in files), extra]
+    parts = [json.dumps(tree, sort_keys=True), *(file_sha256(path, cache) for path in files), extra]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's content."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror or error}", "download the whole model again"
-        ) from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     import torch
     from torch import Tensor, nn
 
@@ -67,8 +68,8 @@ def require_weights(folder: Path) -> tuple[Path, ...]:
     if unsafe:
         raise DataError(
             f"{folder}: holds weights only as {', '.join(unsafe)}, a format that can run code when it is read",
-            "take the .safetensors files of this model; or, if you trust its author, load it in diffusers and write it again "
-            "with `pipeline.save_pretrained(folder, safe_serialization=True)`",
+            "take the .safetensors files of this model; or, if you trust its author, load it in diffusers and write it "
+            "again with `pipeline.save_pretrained(folder, safe_serialization=True)`",
         )
     raise DataError(f"{folder}: holds no .safetensors weights", "download the whole model again")
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..types import Cond, Posterior, Tokens
 from . import loading
 from .base import DiffusionModel
+from .clip_tokenizer import fingerprint, load_tokenizer, token_rows
 from .download import locate
 from .identity import digest
 
 if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -52,26 +54,34 @@ class SD15Model(DiffusionModel):
         modules: tuple[UNet2DConditionModel, AutoencoderKL, CLIPTextModel],
         tokenizer: CLIPTokenizer,
         scheduler: Mapping[str, Any],
-        identities: Mapping[str, str],
+        identify: Callable[[str], str],
         notes: Sequence[str] = (),
     ) -> None:
         self.backbone = backbone
         self.denoiser, self.vae, text_encoder = modules
+        layers = text_encoder.config.num_hidden_layers
+        if backbone.clip_skip > layers:
+            raise DataError(
+                f"backbone.clip_skip: {backbone.clip_skip}, but the text encoder has {layers} layers", "1 or 2 is usual"
+            )
         self.text_encoders = {"text_encoder": text_encoder}
         self.tokenizers = {"text_encoder": tokenizer}
         self.scheduler = scheduler
         self.notes = tuple(notes)
         self.channels: int = self.vae.config["latent_channels"]
         self.factor = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
-        self._identities = identities
+        self._identify = identify
+        self._identities: dict[str, str] = {}
         self._scale = float(self.vae.config["scaling_factor"])
         self._shift = float(self.vae.config.get("shift_factor") or 0.0)
 
     def identity(self, component: str) -> str:
+        if component not in self._identities:
+            self._identities[component] = self._identify(component)
         return self._identities[component]
 
     def encode_images(self, pixels: Tensor) -> Posterior:
-        """Z = (latent - shift) * scale, so the log-variance grows by 2 log(scale)."""
+        """Scale as z = (latent - shift) * scale, so the log-variance grows by 2 log(scale)."""
         import math
 
         with _full_precision(pixels):
@@ -86,20 +96,12 @@ class SD15Model(DiffusionModel):
     def tokenize(self, prompts: Sequence[str]) -> Tokens:
         import torch
 
-        tokenizer = self.tokenizers["text_encoder"]
         length = self._text.config.max_position_embeddings
-        rows, cut = [], []
-        for prompt in prompts:
-            found = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            ids, offsets = found["input_ids"], found["offset_mapping"]
-            kept = ids[: length - 2]
-            row = [tokenizer.bos_token_id, *kept, tokenizer.eos_token_id]
-            rows.append(row + [tokenizer.pad_token_id] * (length - len(row)))
-            cut.append(prompt[offsets[len(kept)][0] :] if len(ids) > len(kept) else "")
+        rows, cut = token_rows(self.tokenizers["text_encoder"], prompts, length)
         return Tokens({"text_encoder": torch.tensor(rows, dtype=torch.int64)}, tuple(cut))
 
     def encode_text(self, tokens: Tokens) -> Cond:
-        """(B, L, D) after the final layer norm: of the last layer, or of the one that `clip_skip` counts from the end."""
+        """(B, L, D) after the final layer norm: of the layer that `clip_skip` counts from the end."""
         ids = tokens.ids["text_encoder"].to(self._text.device)
         skip = self.backbone.clip_skip  # type: ignore[attr-defined]
         if skip == 1:
@@ -114,7 +116,10 @@ class SD15Model(DiffusionModel):
         ]
 
     def pipeline(self, scheduler: str = "dpm++", sampling: Mapping[str, Any] | None = None) -> StableDiffusionPipeline:
-        """As in the base class. A prompt given to it as text is read with clip_skip 1; `sampling.paint` reads the recipe's."""
+        """As in the base class. A prompt is read with clip_skip 1 (diffusers counts from 0: its `clip_skip=1` is 2 here).
+
+        `sampling.paint` heeds the recipe's.
+        """
         from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
         from ..sampling import sampler
@@ -173,20 +178,17 @@ def load_folder(backbone: SD15, folder: Path, *, device: torch.device, dtype: to
         )
     configs = {name: loading.read_json(folder / name / "config.json") for name in COMPONENTS}
     files = {name: loading.require_weights(folder / name) for name in COMPONENTS}
-    tokenizer = load_tokenizer(folder / "tokenizer")
+    tokenizer = load_tokenizer(folder / "tokenizer", configs["text_encoder"].get("max_position_embeddings", 77))
     modules = []
     for name, module in zip(COMPONENTS, build(configs, folder), strict=True):
         tensors = rename(name, loading.read_tensors(files[name]), module.state_dict())
         surplus = TEXT_SURPLUS if name == "text_encoder" else ()
         kind = torch.float32 if name == "vae" else dtype
         modules.append(loading.fill(module, tensors, folder / name, device=device, dtype=kind, surplus=surplus))
-    vocabulary = [folder / "tokenizer" / name for name in ("vocab.json", "merges.txt")]
-    identities = {
-        name: digest(
-            configs[name], [*files[name], *(vocabulary if name == "text_encoder" else [])], extra(backbone, name)
-        )
-        for name in COMPONENTS
-    }
+
+    def identify(name: str) -> str:
+        return digest(configs[name], files[name], extra(backbone, name, tokenizer))
+
     notes = [
         f"{name}: loaded from the 16-bit variant {path.name}, for the plain file is absent"
         for name, paths in files.items()
@@ -194,12 +196,12 @@ def load_folder(backbone: SD15, folder: Path, *, device: torch.device, dtype: to
         if ".fp16." in path.name
     ]
     scheduler = loading.read_json(folder / "scheduler" / "scheduler_config.json")
-    return SD15Model(backbone, tuple(modules), tokenizer, scheduler, identities, notes)  # type: ignore[arg-type]
+    return SD15Model(backbone, tuple(modules), tokenizer, scheduler, identify, notes)  # type: ignore[arg-type]
 
 
-def extra(backbone: SD15, component: str) -> str:
-    """What besides files decides a component's output: the layer that is read of the text encoder."""
-    return f"clip_skip={backbone.clip_skip}" if component == "text_encoder" and backbone.clip_skip != 1 else ""
+def extra(backbone: SD15, component: str, tokenizer: CLIPTokenizer) -> str:
+    """What besides its weights decides a text encoder's output: the words it knows and the layer that is read."""
+    return f"{fingerprint(tokenizer)} clip_skip={backbone.clip_skip}" if component == "text_encoder" else ""
 
 
 def build(
@@ -216,12 +218,14 @@ def build(
     unet, text = configs["unet"], configs["text_encoder"]
     if unet.get("cross_attention_dim") != text.get("hidden_size"):
         raise DataError(
-            f"{source}: the text encoder is {text.get('hidden_size')} wide, the UNet takes {unet.get('cross_attention_dim')}",
+            f"{source}: the text encoder is {text.get('hidden_size')} wide, "
+            f"the UNet takes {unet.get('cross_attention_dim')}",
             "this is another kind of model, or files of two models are mixed",
         )
     if unet.get("in_channels") != configs["vae"].get("latent_channels"):
         raise DataError(
-            f"{source}: the UNet takes {unet.get('in_channels')} channels, the VAE has {configs['vae'].get('latent_channels')}",
+            f"{source}: the UNet takes {unet.get('in_channels')} channels, "
+            f"the VAE has {configs['vae'].get('latent_channels')}",
             "inpainting and depth models cannot be trained here; take the plain text-to-image model",
         )
     try:
@@ -235,30 +239,6 @@ def build(
         raise DataError(
             f"{source}: a config.json does not describe an SD1.5 model: {error}", "download the model again"
         ) from error
-
-
-def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """From vocab.json and merges.txt.
-
-    Raises: DataError naming the file that is absent or damaged.
-    """
-    vocabulary = loading.read_json(folder / "vocab.json")
-    try:
-        lines = (folder / "merges.txt").read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{folder / 'merges.txt'}: cannot be read: {error}", "download the whole model again"
-        ) from error
-    merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
-    if any(len(pair) != 2 for pair in merges):
-        raise DataError(f"{folder / 'merges.txt'}: a line is not a pair", "download this file again")
-    return make_tokenizer(vocabulary, merges)  # type: ignore[arg-type]
-
-
-def make_tokenizer(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], length: int = 77) -> CLIPTokenizer:
-    from transformers import CLIPTokenizer
-
-    return CLIPTokenizer(vocab=dict(vocabulary), merges=list(merges), model_max_length=length)  # type: ignore[arg-type]
 
 
 def rename(component: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from .base import Site
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from .base import Site
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _MLP = ("ff.net.0.proj", "ff.net.2")
@@ -24,8 +27,8 @@ TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
 def matching(where: Site | Sequence[str], names: Iterable[str]) -> dict[str, list[str]]:
     """As `Backbone.matching`.
 
-    `all_linear` is every linear layer inside an attention block, `proj_in` and `proj_out` included where they are linear
-    (SD1.5's are 1x1 convolutions); the time embeddings, which every residual block shares, are left out.
+    `all_linear` is every linear layer inside an attention block, `proj_in` and `proj_out` included where they are
+    linear (SD1.5's are 1x1 convolutions); the time embeddings, which every residual block shares, are left out.
     """
     known = list(names)
     if where == "all_linear":

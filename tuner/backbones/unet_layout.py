@@ -1,4 +1,4 @@
-"""The layers of SD1.5's components as plain numbers, from their configuration alone: what a plan needs, without torch."""
+"""The layers of SD1.5's components as plain numbers, from their configuration alone, without torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Layer = tuple[str, Shape, bool]
 """Name, shape of the weight, and whether it has a bias as long as the weight's first axis."""
 
 ACTIVATION_BYTES = 850_000_000
-"""Saved tensors of one 512 px example in 16 bit on the true SD1.5, with fused attention and without gradient checkpointing:
+"""Saved tensors of one 512 px example in 16 bit on the true SD1.5, with fused attention, without checkpointing:
 counted by hooks on saved tensors, each storage once."""
 
 ACTIVATION_PX = 512
@@ -34,7 +34,9 @@ def layout(configs: Mapping[str, Mapping[str, Any]]) -> Layout:
         factor=2 ** (len(configs["vae"]["block_out_channels"]) - 1),
         channels=configs["vae"]["latent_channels"],
         tokens=configs["text_encoder"]["max_position_embeddings"],
-        parameters={name: sum(prod(shape) + bias * shape[0] for _, shape, bias in found) for name, found in layers.items()},
+        parameters={
+            name: sum(prod(shape) + bias * shape[0] for _, shape, bias in found) for name, found in layers.items()
+        },
         linears={name: linears(found) for name, found in layers.items() if name != "vae"},
         activation_bytes=round(ACTIVATION_BYTES * _work(configs) / _work(usual())),
         activation_px=ACTIVATION_PX,
@@ -43,7 +45,9 @@ def layout(configs: Mapping[str, Mapping[str, Any]]) -> Layout:
 
 def linears(layers: list[Layer]) -> dict[str, tuple[int, int]]:
     """(in, out) features of the linear layers: those with a matrix that is no embedding."""
-    return {name: (shape[1], shape[0]) for name, shape, _ in layers if len(shape) == 2 and not name.endswith("_embedding")}
+    return {
+        name: (shape[1], shape[0]) for name, shape, _ in layers if len(shape) == 2 and not name.endswith("_embedding")
+    }
 
 
 def _work(configs: Mapping[str, Mapping[str, Any]]) -> float:

@@ -6,15 +6,16 @@ import hashlib
 import inspect
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .. import atomic
 from ..cache_root import cache_root
-from ..errors import StorageError
 from . import drawings, sd15, words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from types import ModuleType
 
 MODELS: Mapping[str, ModuleType] = {"sd15": sd15}
 """What builds the toybox model of each backbone: `write(folder)` and `configs()`."""
@@ -44,21 +45,26 @@ def _built(name: str, sources: tuple[ModuleType, ...], write: Callable[[Path], N
     target = cache_root() / "toybox" / f"{name}-{digest}"
     if target.is_dir():
         return target
-    try:
+    with atomic.storage(target):
+        _tag(target.parent.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        scratch = atomic.temporary(target)
+        scratch.mkdir()
         try:
-            write(temporary)
-            temporary.chmod(0o755)  # mkdtemp's is for one user alone
-            os.rename(temporary, target)
+            write(scratch)
+            atomic.sync_tree(scratch)
+            os.rename(scratch, target)
         except OSError:
             if not target.is_dir():  # else another process was first, with the same bytes
                 raise
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise StorageError(
-            f"{target}: cannot be written: {error.strerror or error}",
-            "free some space, or set TUNER_CACHE to a writable folder",
-        ) from error
+            shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def _tag(root: Path) -> None:
+    """Mark the cache directory as one, so that backups pass it over and `tuner cache gc` knows it."""
+    from ..data.cache import TAG
+
+    if not (root / "CACHEDIR.TAG").is_file():
+        atomic.write(root / "CACHEDIR.TAG", TAG)

@@ -1,16 +1,17 @@
-"""A pipeline with Stable Diffusion 1.5's architecture, small enough for a laptop, with random weights from a fixed seed."""
+"""A pipeline with Stable Diffusion 1.5's architecture, small, with random weights from a fixed seed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..draws import Draws
 from . import words
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
