@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
@@ -37,7 +38,11 @@ class Part(BaseModel):
         try:
             return handler(value)
         except ValidationError as error:
-            details = [cls._reword(e) for e in error.errors(include_url=False)]
+            found = error.errors(include_url=False)
+            around = {
+                e["loc"][:end] for e in found for end in range(len(e["loc"]))
+            }  # a list is not also too short because its entries were wrong
+            details = [cls._reword(e) for e in found if e["type"] != "too_short" or e["loc"] not in around]
             raise ValidationError.from_exception_data(cls.__name__, details) from None
 
     @classmethod
@@ -126,14 +131,25 @@ class Choice(Part):
         def serialize(value: Choice) -> dict[str, Any]:
             return {"name": value.key, **value.model_dump(mode="json")}
 
-        def schema(_core: CoreSchema, _handler: Any) -> dict[str, Any]:
-            return {"oneOf": [way for name in sorted(cls.family) for way in _member_schemas(name, cls.family[name])]}
+        def schema(_core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+            members = ((name, cls.family[name]) for name in sorted(cls.family))
+            return {"oneOf": [way for name, member in members for way in member.json_ways(name, handler)]}
 
         return core_schema.no_info_plain_validator_function(
             cls.read,
             serialization=core_schema.plain_serializer_function_ser_schema(serialize),
             metadata={"pydantic_js_functions": [schema]},
         )
+
+    @classmethod
+    def json_ways(cls, name: str, handler: GetJsonSchemaHandler) -> list[dict[str, Any]]:
+        """JSON Schema of the ways to write this member: a mapping with its name, or the bare name where it will do."""
+        mapping = handler(cls.__pydantic_core_schema__)
+        tree = handler.resolve_ref_schema(mapping)
+        tree["properties"] = {"name": {"const": name}, **tree.get("properties", {})}
+        needed = [key for key in tree.get("required", []) if key != "name"]
+        tree["required"] = ["name", *needed]
+        return [mapping] if needed else [mapping, {"const": name, "description": tree.get("description", "")}]
 
     @classmethod
     def read(cls, value: object) -> Self:
@@ -158,11 +174,3 @@ class Choice(Part):
             problem = f"unknown {family} {what(name).removeprefix('text ')}{suggest(str(name), cls.family)}"
             raise problems_error([("name", problem, "unknown_name")])
         return member.model_validate({k: v for k, v in value.items() if k != "name"})  # type: ignore[return-value]
-
-
-def _member_schemas(name: str, member: type[Choice]) -> list[dict[str, Any]]:
-    tree = member.model_json_schema()
-    tree["properties"] = {"name": {"const": name}, **tree.get("properties", {})}
-    tree["required"] = ["name", *tree.get("required", [])]
-    bare = [] if len(tree["required"]) > 1 else [{"const": name, "description": member.__doc__ or ""}]
-    return [tree, *bare]

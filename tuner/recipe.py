@@ -41,7 +41,7 @@ class Recipe(Part):
 
     backbone: Backbone
     """The pretrained model."""
-    adapters: Annotated[tuple[Adapter, ...], BeforeValidator(as_list), Field(min_length=1)]
+    adapters: Annotated[tuple[Adapter, ...], Field(min_length=1), BeforeValidator(as_list)]
     """What is trained and saved."""
     task: Task
     """Which examples go together and how their losses combine."""

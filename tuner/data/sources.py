@@ -80,4 +80,4 @@ def as_list(value: Any) -> Any:
 
 def sources_of(kind: type[Source]) -> Any:
     """The type of a role in the data section: one mapping, or a list of them (several concepts)."""
-    return Annotated[tuple[kind, ...], BeforeValidator(as_list), Field(min_length=1)]
+    return Annotated[tuple[kind, ...], Field(min_length=1), BeforeValidator(as_list)]

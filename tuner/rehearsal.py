@@ -1,0 +1,140 @@
+"""`--rehearse`: any recipe on the small model that ships here, in a minute, by a preset that the backbone names."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .backbones import Backbone
+from .overrides import dotted
+from .part_types import default_at
+from .recipe import Recipe
+from .sections import DataOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from .yaml_text import Path as KeyPath
+
+COUNTS = frozenset({"steps", "every", "generate", "batch", "accumulate", "warmup", "repeats", "keep", "rank"})
+"""Keys where the preset is an upper limit: a recipe that already asks for less keeps its own."""
+
+
+@dataclass(slots=True)
+class Rehearsal:
+    """A recipe's values after the preset."""
+
+    tree: dict[str, Any]
+    changes: dict[KeyPath, Any] = field(default_factory=dict)
+    """What the preset set, by key path, in its own order."""
+    notes: list[str] = field(default_factory=list)
+    """One line for each folder that the bundled pictures stand in for."""
+    before: dict[KeyPath, Any] = field(default_factory=dict)
+    """What the recipe gave for the keys of `changes`; absent where it gave nothing."""
+
+    def set(self, path: KeyPath, value: Any) -> None:
+        section, key = _at(self.tree, path[:-1]), path[-1]
+        if key in section:
+            self.before[path] = section[key]
+        section[key] = value
+        self.changes[path] = value
+
+    def withdraw(self, path: KeyPath) -> None:
+        """Give a key of the preset its own value back: it has no effect in this recipe."""
+        section = _at(self.tree, path[:-1])
+        del section[path[-1]]
+        if path in self.before:
+            section[path[-1]] = self.before[path]
+        del self.changes[path]
+
+    def lines(self) -> list[tuple[str, Any]]:
+        """What the preset set, as (key, value)."""
+        return [(dotted(path), value) for path, value in self.changes.items()]
+
+
+def rehearsal_changes(tree: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What `--rehearse` would set in a recipe's values, as (key, value)."""
+    return rehearse(tree).lines()
+
+
+def rehearse(tree: Mapping[str, Any], overridden: Sequence[KeyPath] = ()) -> Rehearsal:
+    """Scale a recipe's values down by its backbone's preset.
+
+    Args:
+        tree: the values as read, overrides included; not changed. What is wrong in them is left for the validation.
+        overridden: key paths that were set on the command line; the preset leaves them alone.
+    """
+    made = Rehearsal(copy.deepcopy(dict(tree)))
+    name = made.tree.get("backbone")
+    name = name.get("name") if isinstance(name, dict) else name
+    backbone = Backbone.family.get(name) if isinstance(name, str) else None
+    if backbone is None or not issubclass(backbone, Backbone):
+        return made
+    if isinstance(name, str) and isinstance(made.tree["backbone"], str):
+        made.tree["backbone"] = {"name": name}
+    for dotted_key, value in backbone.rehearsal.items():
+        for path in _places(made.tree, tuple(dotted_key.split("."))):
+            if not _touched(path, overridden):
+                _limit(made, path, value, overridden)
+    _stand_in(made, overridden)
+    return made
+
+
+def _limit(made: Rehearsal, path: KeyPath, value: Any, overridden: Sequence[KeyPath]) -> None:
+    section, key = _at(made.tree, path[:-1]), path[-1]
+    epochs = (*path[:-1], "epochs")
+    if path == ("train", "steps") and section.get("epochs") is not None:
+        if not _touched(epochs, overridden):
+            made.set(epochs, None)
+            made.set(path, value)
+        return
+    given = section[key] if key in section else default_at(Recipe, path)
+    if key in COUNTS:
+        if given is None:
+            return  # switched off; the preset does not switch it on
+        if isinstance(given, (int, float)) and isinstance(value, (int, float)) and given <= value:
+            return
+    if given != value:
+        made.set(path, value)
+
+
+def _stand_in(made: Rehearsal, overridden: Sequence[KeyPath]) -> None:
+    """Put the bundled pictures where a folder of the recipe's is not on this machine."""
+    data = made.tree.get("data")
+    if not isinstance(data, dict):
+        return
+    for role in data.keys() - DataOptions.model_fields.keys():
+        for path in _places(made.tree, ("data", role, "path")):
+            given = _at(made.tree, path[:-1]).get("path")
+            if not isinstance(given, str) or _touched(path, overridden) or os.path.exists(os.path.expanduser(given)):
+                continue
+            from .toybox import pictures
+
+            _at(made.tree, path[:-1])["path"] = str(pictures())
+            made.notes.append(f"{given} ({dotted(path)}) is not there; the bundled pictures and captions stand in")
+
+
+def _places(tree: Any, keys: tuple[str, ...], path: KeyPath = ()) -> Iterator[KeyPath]:
+    """Where a dotted key stands: its section is there, and of a list every entry that gives the key."""
+    if isinstance(tree, list):
+        for index, entry in enumerate(tree):
+            if len(keys) > 1 or (isinstance(entry, dict) and set(keys) <= entry.keys()):
+                yield from _places(entry, keys, (*path, index))
+    elif isinstance(tree, dict):
+        if len(keys) == 1:
+            yield (*path, *keys)
+        elif keys[0] in tree:
+            yield from _places(tree[keys[0]], keys[1:], (*path, keys[0]))
+
+
+def _at(tree: Any, path: KeyPath) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def _touched(path: KeyPath, overridden: Sequence[KeyPath]) -> bool:
+    """Whether a path or a section around it was set on the command line."""
+    return any(path[: len(other)] == other for other in overridden)
