@@ -18,6 +18,7 @@ from .errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+ON_WINDOWS = os.name == "nt"
 TEMPORARY = re.compile(r"^\.tmp-.+-\d+-[0-9a-f]{8}$")
 """Names of half-written files and folders: `.tmp-<final name>-<pid>-<random>`, always beside their final place."""
 ASIDE = re.compile(r"^\.tmp-(?P<name>.+)\.old-\d+-[0-9a-f]{8}$")
@@ -126,7 +127,7 @@ def write(path: Path | str, content: bytes | str, *, durable: bool = True) -> No
 
 def _replace(scratch: Path, path: Path) -> None:
     """os.replace; Windows refuses while a reader has `path` open, which readers of ours have for a moment only."""
-    for _ in range(50 if os.name == "nt" else 0):
+    for _ in range(50 if ON_WINDOWS else 0):
         try:
             os.replace(scratch, path)
         except PermissionError:
@@ -196,7 +197,7 @@ def sync_file(path: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Fsync a folder, so that the names in it survive a power cut. Windows has no such call. Raises: OSError."""
-    if os.name == "nt":
+    if ON_WINDOWS:
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

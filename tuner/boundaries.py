@@ -45,7 +45,6 @@ class Boundary:
     processes: Processes
     steps: int
     steps_per_epoch: int
-    start: int = 0
     stopped_by: str | int | None = None
     """The command or signal that ended the run before its last step."""
     _skipped: float = 0.0
@@ -58,6 +57,10 @@ class Boundary:
         self._skipped = float(self.training.guard.skipped)
         self.sample_every = self._steps(self.recipe.sample.every)
         self.save_every = self._steps(self.recipe.save.every)
+
+    def begin(self) -> None:
+        """The first step starts now."""
+        self._resumed = time.monotonic()
 
     def __call__(self, done: int) -> bool:
         now = time.monotonic()

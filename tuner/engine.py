@@ -196,11 +196,12 @@ class _Run:
                 self.steps,
                 order.steps_per_epoch,
             )
-            if start and start == (self.state.step if self.state else 0) and missing_export(self.place.path, start):
+            if start and missing_export(self.place.path, start):
                 self._main(lambda: saver.export(start))  # killed between the state and its files
             if not start and boundary.sample_every is not None:
                 self._sample(student, training, 0)
             self.watcher.phase("training", self.steps, start)
+            boundary.begin()
             fit(
                 student,
                 recipe.task,
@@ -240,7 +241,7 @@ class _Run:
         Raises: UsageError with every difference.
         """
         from .identity import environment
-        from .recipe_file import resolved_yaml
+        from .resolved import resolved_yaml
 
         before = self.place.identity() or {}
         lines = differences(flatten(before.get("run", {})), flatten(now)) if self.state and before else []
@@ -285,12 +286,12 @@ class _Run:
 
     def _about(self, order: Any, prepared: Prepared) -> Any:
         from .formats.about import about_run, count_tags
-        from .recipe_file import scrub
+        from .resolved import scrubbed_yaml
 
         recipe = self.recipe
         first = next(iter(prepared.examples))
         sizes = sorted(prepared.sizes[first].values())
-        recipe_text = scrub(recipe)
+        recipe_text = scrubbed_yaml(recipe)
         prediction = getattr(recipe.bound_objective, "prediction", "velocity")
 
         def about(step: int) -> Any:

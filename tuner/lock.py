@@ -17,6 +17,7 @@ from .errors import LockedError
 if TYPE_CHECKING:
     from pathlib import Path
 
+ON_WINDOWS = os.name == "nt"
 _BUSY = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK)}
 _WINDOWS_BYTE = 1 << 30
 """Windows forbids others to read locked bytes, so a byte far behind the text is locked."""
@@ -107,7 +108,7 @@ def _release_in_children(lock: Lock) -> None:
 
 def _take(file: BinaryIO) -> None:
     """Lock without waiting. Raises: OSError, with an errno in _BUSY where another process holds it."""
-    if os.name == "nt":
+    if ON_WINDOWS:
         import msvcrt
 
         file.seek(_WINDOWS_BYTE)

@@ -78,7 +78,7 @@ def test_lora_layers_on_the_meta_device_agree_with_the_count():
     backbone = Backbone.read({"name": "sd15", "model": "toybox"})
     names = backbone.matching("attention", ul.layout(configs()).linears["unet"])["attention"]
     assert len(names) == 128
-    unet.to("meta").add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=names))
+    unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=names))
     assert sum(p.numel() for p in unet.parameters() if p.requires_grad) == 797_184
 
 

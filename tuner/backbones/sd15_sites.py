@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,9 +32,10 @@ def matching(where: Site | Sequence[str], names: Iterable[str]) -> dict[str, lis
     """
     known = list(names)
     if where == "all_linear":
-        return {where: [name for name in known if "attentions" in name.split(".")]}
+        return {"all_linear": [name for name in known if "attentions" in name.split(".")]}
     if isinstance(where, str):
-        return {where: [name for name in known if any(_ends(name, ending) for ending in SITES[where])]}
+        endings = SITES[cast("Site", where)]
+        return {where: [name for name in known if any(_ends(name, ending) for ending in endings)]}
     return {pattern: [name for name in known if _ends(name, pattern)] for pattern in where}
 
 

@@ -284,7 +284,7 @@ def _damage(path: Path, key: str, why: object) -> str:
 
 
 def _stamp_use(path: Path, facts: os.stat_result) -> int:
-    """Renew a pack's mtime, which tells `gc` when it was last used (its name tells when it was written); the new one."""
+    """Renew a pack's mtime, by which `gc` tells when it was last used (its name tells its age). Returns the mtime."""
     if time.time_ns() - facts.st_mtime_ns > _USED_EVERY_S * 10**9:
         with contextlib.suppress(OSError):  # a cache that is read-only still serves
             os.utime(path)
