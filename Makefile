@@ -1,0 +1,22 @@
+# Every target works in an environment made by the README's test command: make check PY=.venv/bin/python
+PY ?= python
+BIN = $(dir $(shell command -v $(PY)))
+
+.PHONY: help check lint types layers test slow golden schema
+help:            ## show this list
+	@grep -E '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed 's/:.*## /: /'
+check: lint types layers test  ## what a commit must pass
+lint:            ## style and spelling of the code
+	$(BIN)ruff check . && $(BIN)ruff format --check .
+types:           ## pyright
+	$(BIN)pyright
+layers:          ## imports flow one way
+	PYTHONPATH=. $(BIN)lint-imports
+test:            ## the tests that a commit must pass
+	$(PY) -m pytest -n auto
+slow:            ## full lengths: a hundred kills, thousands of bad inputs
+	$(PY) -m pytest -m slow --timeout 5400
+golden:          ## rewrite the golden loss curves; review the difference
+	$(PY) tests/golden/rewrite.py
+schema:          ## rewrite docs/recipe.schema.json
+	$(PY) -m tuner schema > docs/recipe.schema.json

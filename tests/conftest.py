@@ -1,0 +1,44 @@
+"""What tests share: a cache of their own, and the toybox model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """No test reads or fills the user's cache."""
+    if "TUNER_CACHE" in os.environ:
+        yield Path(os.environ["TUNER_CACHE"])
+        return
+    patch = pytest.MonkeyPatch()
+    patch.setenv("TUNER_CACHE", str(tmp_path_factory.mktemp("tuner-cache")))
+    yield Path(os.environ["TUNER_CACHE"])
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def sd15_folder(own_cache) -> Path:
+    """The SD1.5-shaped toybox model in diffusers' layout. Read it, do not change it."""
+    from tuner import toybox
+
+    return toybox.folder("sd15")
+
+
+@pytest.fixture
+def sd15_model(sd15_folder):
+    """A fresh toybox model in float32 on the CPU; the test may do what it likes with it."""
+    return load_sd15("toybox")
+
+
+def load_sd15(model: str | Path, **keys: object):
+    """The model that a recipe's backbone section describes, in float32 on the CPU."""
+    import torch
+
+    from tuner.backbones import Backbone
+
+    backbone = Backbone.read({"name": "sd15", "model": str(model), **keys})
+    return backbone.load(device=torch.device("cpu"), dtype=torch.float32)
