@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .draws import Draws
+from .errors import NumbersError
 from .types import Cond
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def paint(
         shots: what to draw.
         objective: of the run, so that a v-predicting or zero-terminal-SNR one is sampled as it was trained.
         batch: pictures at a time, where they share size, steps, guidance and sampler.
+
+    Raises: NumbersError where a picture is not finite.
     """
     import torch
 
@@ -83,6 +86,7 @@ def paint(
         for group in _groups(shots, batch):
             picked = [shots[index] for index in group]
             latents = _draw(model, picked, overrides, device)
+            _require_finite(latents, picked)
             for index, latent in zip(group, latents, strict=True):
                 found[index] = to_picture(model.decode_latents(latent[None])[0])
     return [found[index] for index in range(len(shots))]
@@ -137,6 +141,15 @@ def _encode(model: DiffusionModel, prompts: Sequence[str], device: torch.device)
     found = model.encode_text(model.tokenize(unique).to(device)).to(device)
     rows = [unique.index(prompt) for prompt in prompts]
     return Cond({name: value[rows] for name, value in found.tensors.items()})
+
+
+def _require_finite(latents: Tensor, shots: Sequence[Shot]) -> None:
+    bad = [shot.prompt for shot, latent in zip(shots, latents, strict=True) if not latent.isfinite().all()]
+    if bad:
+        raise NumbersError(
+            f"the picture of {bad[0]!r} came out as NaN or infinity",
+            "use train.precision: bf16 or fp32; if training did this, lower train.lr",
+        )
 
 
 def to_picture(pixels: Tensor) -> Image:

@@ -111,9 +111,8 @@ class SD15Model(DiffusionModel):
 
     def denoise(self, x_t: Tensor, timestep: Tensor, cond: Cond) -> Tensor:
         dtype: torch.dtype = self.denoiser.conv_in.weight.dtype  # type: ignore[union-attr,assignment]  # `.dtype` walks it
-        return self.denoiser(x_t.to(dtype), timestep, encoder_hidden_states=cond["text"].to(dtype), return_dict=False)[
-            0
-        ]
+        text = cond["text"].to(dtype)
+        return self.denoiser(x_t.to(dtype), timestep, encoder_hidden_states=text, return_dict=False)[0]
 
     def pipeline(self, scheduler: str = "dpm++", sampling: Mapping[str, Any] | None = None) -> StableDiffusionPipeline:
         """As in the base class. A prompt is read with clip_skip 1 (diffusers counts from 0; its 1 is 2 here).

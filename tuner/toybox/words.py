@@ -58,7 +58,7 @@ WORDS = [
     "snow",
     "water",
     "table",
-    "sky",
+    "cloud",
     "small",
     "big",
     "old",
