@@ -251,7 +251,7 @@ def _read_manifest(place: Path, step: int) -> Mapping[str, Any]:
     try:
         content = json.loads(raw)
         if content["schema"] != SCHEMA:
-            raise RejectedError(f"its layout has version {content['schema']}; this program knows version {SCHEMA}")
+            raise RejectedError(f"{_MANIFEST} has layout version {content['schema']}; this program knows {SCHEMA}")
         files = content["files"]
         if raw != _manifest(content["step"], files):
             raise RejectedError(f"{_MANIFEST} was changed")

@@ -171,6 +171,7 @@ class Choice(Part):
         name = value["name"]
         member = cls.family.get(name) if isinstance(name, str) else None
         if member is None:
-            problem = f"unknown {family} {what(name).removeprefix('text ')}{suggest(str(name), cls.family)}"
+            problem = f"unknown {family} {quoted(name)}{suggest(name, cls.family)}" if isinstance(name, str) else ""
+            problem = problem or f"must be one of {', '.join(sorted(cls.family))}, not {what(name)}"
             raise problems_error([("name", problem, "unknown_name")])
         return member.model_validate({k: v for k, v in value.items() if k != "name"})  # type: ignore[return-value]

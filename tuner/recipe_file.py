@@ -73,7 +73,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, rehearse: 
 def open_recipe(source: str | Path, overrides: Sequence[str] = (), *, rehearse: bool = False) -> Reading:
     """As `load_recipe`, with the file's text and what `rehearse` changed."""
     path = Path(source) if os.path.exists(source) else shipped_recipe(str(source))
-    name = str(path)
+    name = _shown(path)
     try:
         if not path.is_file():
             raise UsageError(f"{name} is not a file", "name a recipe file, or a shipped recipe (`tuner ls`)")
@@ -101,6 +101,14 @@ def read_text(text: str, name: str, overrides: Sequence[str] = (), *, rehearse: 
     scaled = draft.rehearse() if rehearse else Rehearsal(draft.tree)
     recipe = draft.validate(scaled)
     return Reading(recipe, name, text, tuple(scaled.lines()), tuple(scaled.notes))
+
+
+def _shown(path: Path) -> str:
+    """A path as messages name it: from the working directory where it is below it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere, or the working directory is gone
+        return str(path)
 
 
 class _Draft:
@@ -156,9 +164,10 @@ class _Draft:
                 self.give_up()
 
     def add(self, scaled: Rehearsal, e: ErrorDetails) -> None:
-        """Note an error of the validation, unless a fault of the text at the same key explains it."""
+        """Note an error of the validation, unless a fault of the text at, in or around the same key explains it."""
         path = _path(scaled.tree, e)
-        if any(path[: len(fault.path)] == fault.path for fault in self.document.faults):
+        faulty = [fault.path for fault in self.document.faults]
+        if any(path[: len(at)] == at or (path and at[: len(path)] == path) for at in faulty):
             return
         text = f"{dotted(path)}: {e['msg']}" if path else e["msg"]
         edit = next((edit for at, edit in reversed(self.edits) if path[: len(at)] == at), None)
@@ -174,7 +183,8 @@ class _Draft:
 
     def place(self, path: KeyPath, kind: str) -> Place:
         """Where to look: the value that is wrong, the key of a section that is, the parent of a key that is missing."""
-        single = not isinstance(self.at(path), (dict, list)) and kind not in ("extra_forbidden", NO_EFFECT)
+        value = self.at(path)
+        single = value is not None and not isinstance(value, (dict, list)) and kind not in ("extra_forbidden", NO_EFFECT)
         if single and path in self.document.values:
             return self.document.values[path]
         while path and path not in self.document.keys:

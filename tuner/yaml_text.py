@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
-MAX_VALUES = 4096
+MAX_VALUES = 2048
 """Keys, values and brackets in one file; a recipe has some fifty."""
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -163,6 +163,8 @@ class _Reader:
         self.text, self.document, self.one_value = text, document, one_value
         self.events: Iterator[Event] = YAML(typ="safe", pure=True).parse(text)  # type: ignore[no-untyped-call]
         self.count = 0
+        self.read_to = 0
+        """Where the last scalar or bracket ends."""
 
     def read(self) -> None:
         next(self.events)  # the start of the stream
@@ -179,8 +181,7 @@ class _Reader:
         root = next(self.events)
         self.document.value = self.value(root, ())
         end = next(self.events)
-        last = root.end_mark if isinstance(root, ScalarEvent) else end.start_mark
-        if self.one_value and self.text[last.index :].strip():
+        if self.one_value and self.text[self.read_to :].strip():
             self.stop(end, (), COMMENT)
         if not isinstance(next(self.events), StreamEndEvent):
             self.stop(end, (), "more than one document (a line of ---); one file is one recipe")
@@ -199,6 +200,7 @@ class _Reader:
         if event.tag is not None:
             self.fault(event, path, f"tag {quoted(_tag(event.tag))} is refused; put text in quotes")
         if isinstance(event, ScalarEvent):
+            self.read_to = event.end_mark.index
             return self.scalar(event, path)
         if len(path) >= MAX_DEPTH:
             self.stop(event, path, f"nested deeper than {MAX_DEPTH} levels; this is no recipe")
@@ -221,6 +223,7 @@ class _Reader:
         items: list[Any] = []
         while not isinstance(event := next(self.events), SequenceEndEvent):
             items.append(self.value(event, (*path, len(items))))
+        self.closed(event)
         return items
 
     def mapping(self, path: Path) -> dict[str, Any]:
@@ -237,7 +240,12 @@ class _Reader:
             value = next(self.events)
             found[key] = None  # so that a second one inside a fault is still seen
             found[key] = self.value(value, child)
+        self.closed(event)
         return found
+
+    def closed(self, event: Event) -> None:
+        if event.end_mark.index > event.start_mark.index:  # a bracket; the end of a block has no width
+            self.read_to = event.end_mark.index
 
     def key(self, event: Event, path: Path) -> str:
         if not isinstance(event, ScalarEvent):
@@ -269,6 +277,7 @@ def _tag(tag: object) -> str:
 
 
 PLAIN_WORDS = (
+    ("node content, but found '<stream end>'", "a bracket is opened and never closed"),
     (
         "mapping values are not allowed",
         "a second colon, or wrong indentation; put text that holds ': ' in quotes",
@@ -276,6 +285,7 @@ PLAIN_WORDS = (
     ("cannot start any token", "text that begins with this character must be in quotes (and a tab cannot indent)"),
     ("could not find expected ':'", "this line has no colon after its key"),
     ("expected <block end>", "this line does not line up with the ones above it, or a list and keys are mixed"),
+    ("expected '<document start>'", "this line does not line up with the ones above it"),
     ("block sequence entries are not allowed", "a list item cannot stand here; begin it on a line of its own"),
     ("unexpected end of stream", "a quote is opened and never closed"),
     ("unknown escape character", "a backslash in double quotes; use single quotes"),

@@ -98,9 +98,11 @@ def test_damage_never_gives_a_wrong_record_and_spares_the_others(tmp_path, spoil
 def test_a_cut_pack_keeps_what_lies_before_the_cut(tmp_path):
     records, path = fill(tmp_path)
     data = path.read_bytes()
-    path.write_bytes(data[: -4 * 60 - 10])  # the last record and a little of the one before are gone
+    path.write_bytes(data[: -2 * 4 * 60 - 10])  # the last record and a little of the one before are gone
     cache = Cache(tmp_path)
-    assert [key for key in records if cache.get("latents", key) is None] == ["k4", "k5"][-len(cache.take_notes()) :]
+    assert [key for key in records if cache.get("latents", key) is None] == ["k4", "k5"]
+    assert ["it is cut short" in note for note in cache.take_notes()] == [True, True]
+    assert [(entry.count, entry.problem) for entry in cache.entries()] == [(4, "2 of its records cannot be read")]
     assert same(cache.get("latents", "k3"), records["k3"])
 
 

@@ -6,12 +6,15 @@ import hashlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tuner import toybox
 from tuner.toybox import words
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def tree_digest(folder: Path) -> str:

@@ -69,6 +69,11 @@ _UPRIGHT = {
 }
 _ORIENTATION = 0x0112  # EXIF 2.3 tag: how to turn the stored rows so that the picture is upright
 _PILLOW = r"(PIL|pillow_heif)\."  # modules whose warnings are raised while a picture is open
+_HARMLESS = (
+    "Image appears to be a malformed MPO",  # the second view is broken, and not the photo
+    "Metadata Warning, tag",  # one value too many in a tag
+    r"Corrupt EXIF data\.\s+Expecting to read 4 bytes",  # the end mark is missing behind complete EXIF data
+)
 _PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 _SUBFILE_TYPE, _REDUCED = 254, 1  # TIFF 6.0 tag: this page is a thumbnail of another
 
@@ -226,12 +231,12 @@ def _in_words(error: BaseException, kind: str) -> str:
         return "more pixels than the limit of 64 MP; scale it down"
     if isinstance(error, MemoryError):
         return f"this {kind} needs more memory than there is"
-    text = " ".join(str(error).split()).rstrip(".")
-    if isinstance(error, Image.UnidentifiedImageError) or not text:
-        text = type(error).__name__ if not text else "its header makes no sense"
-    if "EXIF" in text:
-        return f"its EXIF data is damaged, so which way is up is unknown ({text[:120]}); save it from a picture editor"
-    return f"broken {kind} ({text[:160]}); copy it again or save it from a picture editor"
+    text = " ".join(str(error).split()).rstrip(".")[:120] or type(error).__name__
+    if isinstance(error, Image.UnidentifiedImageError):  # its text names our buffer
+        text = "its header makes no sense"
+    if isinstance(error, Warning) and kind != "TIFF" and "APNG" not in text:
+        return f"its EXIF data is damaged ({text}), so which way is up is unknown; save it from a picture editor"
+    return f"broken {kind} ({text}); copy it again or save it from a picture editor"
 
 
 class _PillowQuiet:
@@ -252,7 +257,7 @@ class _PillowQuiet:
                 self.caught = warnings.catch_warnings()
                 self.caught.__enter__()
                 warnings.filterwarnings("error", module=_PILLOW)
-                for harmless in ("Image appears to be a malformed MPO", "Metadata Warning, tag"):
+                for harmless in _HARMLESS:
                     warnings.filterwarnings("ignore", message=harmless, module=_PILLOW)
                 logging.getLogger("PIL").addHandler(self.silence)
             self.depth += 1

@@ -146,10 +146,8 @@ def about_run(  # noqa: PLR0913  (a record with as many fields)
         made: ISO date of the save.
         preview: the latest sample, if any.
     """
-    tree: dict[str, Any] = recipe.model_dump(mode="json") | {
-        "objective": recipe.bound_objective.model_dump(mode="json")
-    }
-    tree["objective"]["name"] = recipe.bound_objective.key
+    tree: dict[str, Any] = recipe.model_dump(mode="json")
+    tree["objective"] = {"name": recipe.bound_objective.key, **recipe.bound_objective.model_dump(mode="json")}
     told = {fact: value for fact, path in SETTINGS.items() if (value := _at(tree, path)) is not None}
     lrs = [adapter["text_encoder_lr"] for adapter in tree["adapters"] if adapter.get("text_encoder_lr") is not None]
     first = recipe.sources.get(next(iter(recipe.task.sources)), ())

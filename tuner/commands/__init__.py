@@ -1,0 +1,1 @@
+"""One file for each group of commands; what is heavy is imported inside them."""

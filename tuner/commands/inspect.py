@@ -1,0 +1,62 @@
+"""`inspect`: what an adapter file is, without loading it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .arguments import AsJson
+from .output import columns, emit
+
+LABELS = {
+    "file": "file",
+    "problem": "problem",
+    "format": "keys",
+    "family": "base family",
+    "base": "base",
+    "title": "title",
+    "trigger": "trigger",
+    "rank": "rank",
+    "alpha": "alpha",
+    "targets": "layers",
+    "parameters": "parameters",
+    "dtype": "precision",
+    "size_bytes": "size",
+    "weights": "weights",
+    "resolution": "resolution",
+    "steps": "steps",
+    "loads_in": "loads in",
+}
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file, an adapter folder or a run.")],
+    as_json: AsJson = False,
+) -> int:
+    """Say what an adapter file is: base, rank, trigger, how it was made, what loads it."""
+    from ..formats.inspect import inspect_file
+
+    facts = inspect_file(file)
+    if as_json:
+        emit(facts)
+        return 0
+    rows = [(label, said(key, facts[key])) for key, label in LABELS.items() if facts.get(key) not in (None, {}, [])]
+    typer.echo(columns(rows))
+    if facts.get("recipe"):
+        typer.echo("\nIt carries the recipe that made it; `--json` shows it.")
+    return 0
+
+
+def said(key: str, value: Any) -> str:
+    """One fact for a person."""
+    from ..planning import size
+
+    if key == "size_bytes":
+        return size(value)
+    if key == "targets":
+        return ", ".join(f"{count} in the {component}" for component, count in value.items())
+    if key == "loads_in":
+        return "; ".join(f"{tool}: {how}" for tool, how in value.items())
+    return f"{value:,}" if isinstance(value, int) and key == "parameters" else str(value)

@@ -1,0 +1,175 @@
+"""Pictures from a saved adapter: which base belongs to it, and whether the two fit."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from .errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from PIL.Image import Image
+
+    from .backbones import Backbone, DiffusionModel
+    from .sampling import Shot
+    from .watch import Watcher
+
+FAMILIES = {"Stable Diffusion 1": "sd15"}
+"""Backbone by the family that `inspect_file` names."""
+MAIN_FAMILY = "sd15"
+STRENGTH = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Strong:
+    """An adapter file and how strongly it acts."""
+
+    path: Path
+    strength: float
+
+
+def parse_adapter(text: str) -> Strong:
+    r"""`FILE` or `FILE:STRENGTH`. A colon before anything but a number is part of the name, as in `C:\\dog.safetensors`."""
+    path, colon, tail = text.rpartition(":")
+    drive = len(path) == 1 and path.isalpha()
+    if colon and path and not drive and STRENGTH.fullmatch(tail.strip()) and not Path(text).exists():
+        return Strong(Path(path).expanduser(), float(tail))
+    return Strong(Path(text).expanduser(), 1.0)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A base model and the adapters on it; nothing is loaded yet."""
+
+    backbone: Backbone
+    adapters: Sequence[Strong]
+    facts: Sequence[dict[str, Any]]
+    """What `inspect_file` says of each adapter."""
+    chosen: bool
+    """Whether the base was named by the user rather than found."""
+    device: str
+
+    @classmethod
+    def plan(cls, adapters: Sequence[Strong], base: str | None, device: str) -> Self:
+        """Find the base that the adapters were trained on.
+
+        Raises: UsageError where it is not known or the adapters disagree; DataError where one cannot be used.
+        """
+        from .backbones import Backbone
+        from .formats.inspect import inspect_file
+
+        facts = []
+        for adapter in adapters:
+            fact = inspect_file(adapter.path)
+            if fact["problem"]:
+                raise DataError(f"{adapter.path}: {fact['problem']}")
+            facts.append(fact)
+        kinds = {FAMILIES.get(fact["family"], fact["family"]) for fact in facts} or {MAIN_FAMILY}
+        if len(kinds) > 1:
+            raise UsageError(f"the adapters are for different families: {', '.join(sorted(kinds))}", "use those of one")
+        model = base if base is not None else common_base(adapters, facts)
+        settings = {"name": kinds.pop(), "model": model, **text_settings(facts)}
+        if settings["name"] not in Backbone.family:
+            raise DataError(f"{adapters[0].path}: is for {settings['name']}, which tuner does not know")
+        return cls(Backbone.read(settings), list(adapters), facts, base is not None, device)
+
+    @property
+    def base(self) -> str:
+        return self.backbone.model
+
+    @property
+    def names(self) -> list[str]:
+        """File names (never whole paths) and strengths."""
+        return [f"{a.path.name}:{a.strength:g}" for a in self.adapters]
+
+    @property
+    def resolution(self) -> int:
+        """Side that the first adapter was trained at, else the family's own."""
+        known = [fact["resolution"] for fact in self.facts if fact["resolution"]]
+        return known[0] if known else 64 if self.base == "toybox" else 512
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raises: UsageError where the model cannot draw that size."""
+        step = self.backbone.layout().factor * 8
+        if width % step or height % step:
+            raise UsageError(
+                f"--size {width}x{height} is not a multiple of {step}", f"such as {width // step * step or step}"
+            )
+
+
+def common_base(adapters: Sequence[Strong], facts: Sequence[dict[str, Any]]) -> str:
+    """The base that every adapter names. Raises: UsageError."""
+    if not adapters:
+        raise UsageError(
+            "neither a base nor an adapter is named", "give --adapter FILE, or --base MODEL for the base alone"
+        )
+    named = {adapter.path: base_of(adapter.path, fact) for adapter, fact in zip(adapters, facts, strict=True)}
+    unknown = [str(path) for path, base in named.items() if base is None]
+    if unknown:
+        raise UsageError(f"{unknown[0]} does not say which base it was trained on", "name it: --base MODEL")
+    bases = sorted({base for base in named.values() if base is not None})
+    if len(bases) > 1:
+        raise UsageError(
+            f"the adapters were trained on different bases: {', '.join(bases)}", "choose one: --base MODEL"
+        )
+    if not Path(bases[0]).exists() and "/" not in bases[0] and bases[0] != "toybox":
+        raise UsageError(
+            f"{adapters[0].path} was trained on a local model named {bases[0]!r}", "say where it is: --base PATH"
+        )
+    return bases[0]
+
+
+def base_of(path: Path, fact: dict[str, Any]) -> str | None:
+    """The base that the file, its card or the run around it names."""
+    return fact["base"] or None
+
+
+def text_settings(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Settings of the backbone that the pictures depend on."""
+    return {}
+
+
+def draw(drawing: Drawing, shots: Sequence[Shot], watcher: Watcher) -> Iterator[Image]:
+    """Load everything and draw shot by shot. Raises: DataError where an adapter does not fit the base."""
+    from .device import choose
+    from .formats.load import load_adapter
+    from .sampling import paint
+    from .sections import Train
+
+    place = choose(Train.model_validate({"steps": 1, "device": drawing.device}))
+    watcher.phase(f"loading {drawing.base}")
+    model = drawing.backbone.load(device=place.device, dtype=place.weights)
+    check_identity(drawing, model, watcher)
+    pipe: Any = model.pipeline()
+    for number, adapter in enumerate(drawing.adapters):
+        load_adapter(pipe, adapter.path, adapter.strength, name=f"adapter_{number}")
+    watcher.phase("drawing", len(shots))
+    for number, shot in enumerate(shots, 1):
+        yield paint(model, [shot])[0]
+        watcher.progress(number)
+
+
+def check_identity(drawing: Drawing, model: DiffusionModel, watcher: Watcher) -> None:
+    """Compare the loaded denoiser with the one that each adapter says it was trained on.
+
+    Another base that the user named is used, and said so: adapters often serve kin of their base.
+
+    Raises: DataError where nobody named another base.
+    """
+    known = [
+        (a, f["base_identity"]) for a, f in zip(drawing.adapters, drawing.facts, strict=True) if f["base_identity"]
+    ]
+    if not known:
+        return
+    here = model.identity(model.denoiser_name)
+    for adapter, identity in known:
+        if identity == here:
+            continue
+        text = f"{adapter.path} was trained on other weights than this {drawing.base} has"
+        if not drawing.chosen:
+            raise DataError(text, f"give --base to use it all the same: --base {drawing.base}")
+        watcher.warn(f"{text}; the pictures may differ from what it learned")

@@ -1,0 +1,157 @@
+"""How much memory each phase of a run needs: weights, activations and optimizer state, added up from the layout.
+
+The activations of a training step are counted, not guessed (`Layout.activation_bytes`), and scale with the area of the
+pictures. The rest are bounds for SD-sized autoencoders; 1 GB is set aside for the framework itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..backbones.base import Layout
+
+OVERHEAD = 10**9
+"""Context, workspaces and fragmentation of the framework, in bytes."""
+CHECKPOINTED = 0.18
+"""Share of the activations that gradient checkpointing by block keeps."""
+NO_GRAD = 0.25
+"""Peak of a forward pass without gradients, as a share of a training step's saved activations; an upper estimate."""
+ENCODER_BYTES_A_PIXEL = 128 * 4 * 6
+"""Encoder: 128 channels in float32 at full size, about six such tensors alive at the peak."""
+DECODER_BYTES_A_PIXEL = 256 * 4 * 6
+"""Decoder: the same with 256 channels."""
+STATE_BYTES = 16
+"""Of one trained parameter: value, gradient and the two moments of Adam, each float32."""
+ENCODE_BATCH = 4
+"""Pictures that are encoded together at most while the cache is filled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What of a recipe memory depends on."""
+
+    layout: Layout
+    text_components: tuple[str, ...]
+    examples: int
+    """Pictures in a micro-batch, all roles together."""
+    area: int
+    """Pixels of the largest bucket."""
+    sample_area: int
+    """Pixels of a sample; 0 draws none."""
+    trainable: int
+    """Trained parameters."""
+    ema: bool
+    checkpointing: bool
+    trains_text: bool
+    teacher: bool
+    """Whether a step also asks the untouched base."""
+    cached: bool
+    """Whether latents come from the cache."""
+    generates: bool
+    """Whether class pictures are drawn first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Memory of one phase, in bytes by component."""
+
+    name: str
+    parts: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Every phase's memory on one kind of device."""
+
+    itemsize: int
+    """Bytes of one frozen weight: 2 (fp16, bf16) or 4 (fp32)."""
+    phases: Sequence[Phase]
+
+    @property
+    def peak(self) -> Phase:
+        return max(self.phases, key=lambda phase: phase.total)
+
+
+def memory(load: Load, itemsize: int, *, shared: bool) -> Memory:
+    """Estimate every phase.
+
+    Args:
+        load: the run.
+        itemsize: bytes of one frozen weight: 2 or 4.
+        shared: whether the device's memory is the machine's own (CPU, Apple), so that nothing ever leaves it.
+    """
+    everything = weights(load, itemsize)
+    denoiser = {"denoiser": everything["denoiser"]}
+    state = {"adapter, gradients, optimizer": load.trainable * STATE_BYTES}
+    if load.ema:
+        state["average of the weights"] = load.trainable * 4
+
+    def phase(name: str, held: Mapping[str, int], work: float, what: str = "activations") -> Phase:
+        return Phase(name, {**(everything if shared else {}), **held, what: int(work), "framework": OVERHEAD})
+
+    held = denoiser
+    if not load.cached:
+        held = everything
+    elif load.trains_text:
+        held = {**denoiser, "text encoder": everything["text encoder"]}
+    phases = [
+        phase(
+            "encoding",
+            {k: v for k, v in everything.items() if k != "denoiser"},
+            load.area * ENCODER_BYTES_A_PIXEL * ENCODE_BATCH,
+        ),
+        phase(
+            "training",
+            {**held, **state},
+            training_activations(load, itemsize),
+            f"activations of {load.examples} at once",
+        ),
+    ]
+    if load.generates:
+        phases.insert(0, phase("class pictures", everything, drawing(load, load.area, itemsize)))
+    if load.sample_area:
+        phases.append(phase("sampling", {**everything, **state}, drawing(load, load.sample_area, itemsize)))
+    return Memory(itemsize, phases)
+
+
+def weights(load: Load, itemsize: int) -> dict[str, int]:
+    """Bytes of the frozen components; the VAE is always float32."""
+    sizes = dict(load.layout.parameters)
+    vae = sizes.pop("vae") * 4
+    text = sum(sizes.pop(name) for name in load.text_components) * itemsize
+    return {"denoiser": sum(sizes.values()) * itemsize, "VAE": vae, "text encoder": text}
+
+
+def saved_a_pixel(load: Load, itemsize: int) -> float:
+    """Activations that one example saves for the backward pass, in bytes a pixel of its picture."""
+    return load.layout.activation_bytes * (itemsize / 2) / load.layout.activation_px**2
+
+
+def training_activations(load: Load, itemsize: int) -> float:
+    """Peak of one micro-batch, in bytes."""
+    whole = load.examples * load.area * saved_a_pixel(load, itemsize)
+    peak = whole * (CHECKPOINTED if load.checkpointing else 1.0)
+    if load.teacher:
+        peak += whole * NO_GRAD
+    if load.trains_text:
+        peak += text_activations(load)
+    return peak if load.cached else max(peak, load.examples * load.area * ENCODER_BYTES_A_PIXEL)
+
+
+def drawing(load: Load, area: int, itemsize: int) -> float:
+    """Peak of drawing one picture of `area` pixels: two guided predictions, or decoding in float32."""
+    return area * max(2 * saved_a_pixel(load, itemsize) * NO_GRAD, DECODER_BYTES_A_PIXEL)
+
+
+def text_activations(load: Load) -> int:
+    """Saved activations of the text encoders: each linear layer keeps its input, twice for what lies between, in fp32."""
+    inputs = sum(width for name in load.text_components for width, _ in load.layout.linears.get(name, {}).values())
+    return load.examples * load.layout.tokens * inputs * 4 * 2

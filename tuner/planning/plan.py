@@ -1,0 +1,266 @@
+"""What a run will do, before it does it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import StorageError, TunerError, UsageError
+from . import disk
+from .cache_cost import CacheCost, cache_costs
+from .length import Exposure, Length, exposures, length
+from .machine import Machine, find_machine
+from .memory import Load, Memory, memory
+from .pictures import Bucket, Captions, bucket_table, caption_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..adapters.base import Count
+    from ..backbones.base import Layout
+    from ..data.scan import Scan
+    from ..recipe import Recipe
+
+ITEMSIZES = {"fp32": 4, "fp16": 2, "bf16": 2}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is known of a run before it starts. `str(plan)` is the page for people."""
+
+    title: str
+    length: Length
+    exposures: Sequence[Exposure]
+    buckets: Sequence[Bucket]
+    captions: Captions
+    generate: int
+    """Class pictures that are still to be drawn, at most."""
+    caches: Sequence[CacheCost]
+    """What each choice of data.cache costs; the recipe's own first."""
+    counts: Sequence[Count]
+    """Trained parameters by pattern."""
+    adapter_bytes: Mapping[str, int]
+    """Size of one adapter file by dtype."""
+    save_dtype: str
+    state_bytes: int
+    """Optimizer moments and average of the weights, float32."""
+    machine: Machine
+    memory: Mapping[str, Memory]
+    """Estimate on a GPU with 16-bit weights (`gpu`), on a CPU in fp32 (`cpu`), and on the machine at hand (`here`)."""
+    places: Sequence[disk.Place]
+    """Where the run writes, and how much."""
+    steps_a_second: float | None
+    """Measured, never guessed."""
+    refused: Sequence[tuple[str, str]]
+    """Files that cannot be used, and why."""
+    notes: Sequence[str]
+    refusals: list[str] = field(default_factory=list)
+    """Why this run cannot be done here; empty where it can."""
+
+    @property
+    def trainable(self) -> int:
+        return sum(count.parameters for count in self.counts)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of training alone; None without a measured rate."""
+        return self.length.steps / self.steps_a_second if self.steps_a_second else None
+
+    def __str__(self) -> str:
+        from .page import page
+
+        return page(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same facts for a machine: plain values, bytes and pixels."""
+        tree = asdict(self)
+        tree["length"] |= {"epochs": self.length.epochs, "units_seen": self.length.units_seen}
+        tree["trainable"], tree["seconds"] = self.trainable, self.seconds
+        tree["refused"] = [{"name": name, "reason": reason} for name, reason in self.refused]
+        tree["memory"] = {
+            name: {
+                "peak": {"phase": m.peak.name, "bytes": m.peak.total},
+                "phases": {p.name: dict(p.parts) for p in m.phases},
+            }
+            for name, m in self.memory.items()
+        }
+        tree["disk"] = {
+            p.name: {"path": str(p.path), "bytes": p.total, "parts": dict(p.parts), "free": p.free()}
+            for p in self.places
+        }
+        del tree["places"]
+        return tree
+
+
+def plan(
+    recipe: Recipe,
+    scan: Scan | None = None,
+    *,
+    run_dir: Path | None = None,
+    machine: Machine | None = None,
+    processes: int = 1,
+    steps_a_second: float | None = None,
+) -> Plan:
+    """Work out what `recipe` will do. Imports no torch and loads no weights.
+
+    Args:
+        recipe: what is to be run.
+        scan: its pictures; None looks at them now, reading headers only.
+        run_dir: where the run will write; None stands for `runs/`.
+        machine: device and memory; None asks the operating system.
+        processes: how many train together.
+        steps_a_second: a measured rate, where there is one.
+
+    Raises: DataError where a role that needs pictures has none.
+    """
+    if scan is None:
+        from ..data.scan import scan as look
+        from ..watch import Watcher
+
+        scan = look(recipe, decode=False, watcher=Watcher())
+    layout = recipe.backbone.layout()
+    roles = recipe.task.roles(recipe.sources)
+    generate = to_generate(recipe, scan)
+    pictures = {
+        role.name: tuple(n + generate.get(role.name, 0) for n in count(scan, role.name))
+        for role in roles
+        if not role.mirrors
+    }
+    first = roles[0].name
+    total = length(recipe.train, max(1, pictures[first][1]), processes)
+    seen = exposures(total, pictures, {role.name: role.mirrors for role in roles if role.mirrors})  # type: ignore[arg-type]
+    buckets = bucket_table(scan.examples.get(first, ()), recipe.data)
+    everyone = [example for examples in scan.examples.values() for example in examples]
+    captions = caption_facts(everyone, layout.tokens - 2)
+    counts = [count for adapter in recipe.adapters for count in adapter.count(recipe.backbone, layout)]
+    trainable = sum(count.parameters for count in counts)
+    caches = cache_costs(recipe, layout, buckets, seen, captions, total)
+    machine = machine or find_machine(recipe.train)
+    load = load_of(recipe, layout, buckets, len(roles), trainable, bool(generate))
+    state = trainable * (8 + (4 if recipe.train.ema else 0))
+    result = Plan(
+        title=f"{recipe.task.key} x {' + '.join(adapter.key for adapter in recipe.adapters)} on {recipe.backbone.key}"
+        f" ({recipe.backbone.model})",
+        length=total,
+        exposures=seen,
+        buckets=buckets,
+        captions=captions,
+        generate=sum(generate.values()),
+        caches=caches,
+        counts=counts,
+        adapter_bytes={dtype: trainable * itemsize for dtype, itemsize in ITEMSIZES.items()},
+        save_dtype=recipe.save.dtype,
+        state_bytes=state,
+        machine=machine,
+        memory={
+            "gpu": memory(load, 2, shared=False),
+            "cpu": memory(load, 4, shared=True),
+            "here": memory(load, machine.itemsize, shared=machine.shared),
+        },
+        places=places(recipe, total, trainable, state, caches[0].bytes, sum(generate.values()), run_dir),
+        steps_a_second=steps_a_second,
+        refused=[(item.name, item.reason) for item in scan.refused],
+        notes=list(scan.notes),
+    )
+    result.refusals.extend(refusals(result))
+    return result
+
+
+def to_generate(recipe: Recipe, scan: Scan) -> dict[str, int]:
+    """Class pictures to draw by role: what `generate` asks for beyond the pictures that are there."""
+    from ..data.sources import PriorSource
+
+    wanted: dict[str, int] = {}
+    for name, sources in recipe.sources.items():
+        brought = len(scan.examples.get(name, ()))
+        for source in sources:
+            if isinstance(source, PriorSource) and source.generate:
+                own = brought if source.path or source.dataset else 0
+                wanted[name] = wanted.get(name, 0) + max(0, source.generate - own)
+    return {name: number for name, number in wanted.items() if number}
+
+
+def count(scan: Scan, role: str) -> tuple[int, int]:
+    """(pictures, units) of a role."""
+    examples = scan.examples.get(role, ())
+    return len(examples), sum(example.repeats for example in examples)
+
+
+def load_of(
+    recipe: Recipe, layout: Layout, buckets: Sequence[Bucket], roles: int, trainable: int, generates: bool
+) -> Load:
+    side = recipe.data.resolution
+    sample = recipe.sample.size or side
+    return Load(
+        layout=layout,
+        text_components=tuple(recipe.backbone.text_components),
+        examples=recipe.train.batch * roles,
+        area=max([bucket.size[0] * bucket.size[1] for bucket in buckets], default=side * side),
+        sample_area=sample * sample if recipe.sample.every is not None and recipe.sample.prompts else 0,
+        trainable=trainable,
+        ema=recipe.train.ema is not None,
+        checkpointing=recipe.train.gradient_checkpointing,
+        trains_text=any(adapter.trains_text() for adapter in recipe.adapters),
+        teacher=recipe.task.needs_teacher(recipe.sources),
+        cached=recipe.data.cache == "disk",
+        generates=generates,
+    )
+
+
+def places(
+    recipe: Recipe, total: Length, trainable: int, state: int, cache_bytes: int, generate: int, run_dir: Path | None
+) -> list[disk.Place]:
+    """What the run directory and the cache will take, at most."""
+    from ..cache_root import cache_root
+
+    files = trainable * ITEMSIZES[recipe.save.dtype] * 2  # two formats
+    saves = visits_of(recipe.save.every, total) + 1
+    states = min(recipe.save.keep, saves) + 1  # one more while the newest is written
+    in_run = {"resume states": states * (trainable * 4 + state), "adapter files": (saves + 1) * files}
+    if recipe.sample.every is not None and recipe.sample.prompts:
+        side = recipe.sample.size or recipe.data.resolution
+        drawn = (visits_of(recipe.sample.every, total) + 1) * len(recipe.sample.prompts)
+        in_run["samples"] = int(drawn * side * side * disk.PNG_BYTES_A_PIXEL)
+    in_cache = {"encodings": cache_bytes}
+    if generate:
+        in_cache["class pictures"] = int(generate * recipe.data.resolution**2 * disk.PNG_BYTES_A_PIXEL)
+    return [disk.Place("run", run_dir or Path("runs"), in_run), disk.Place("cache", cache_root(), in_cache)]
+
+
+def visits_of(every: Any, total: Length) -> int:
+    """How often an interval comes round; 0 for None."""
+    if every is None:
+        return 0
+    return total.steps // (every if isinstance(every, int) else every.epochs * total.steps_per_epoch)
+
+
+def refusals(plan: Plan) -> list[str]:
+    """Each reason why the run cannot be done here, with what to change."""
+    lines = [
+        f"adapters: {count.part} matches no layer; `tuner plan` lists what there is"
+        for count in plan.counts
+        if not count.modules
+    ]
+    lines += [
+        f"{line}; lower save.keep, set TUNER_CACHE to a larger disk or free some"
+        for line in disk.shortages(plan.places)
+    ]
+    peak, total = plan.memory["here"].peak, plan.machine.memory
+    if total is not None and peak.total > total:
+        lines.append(
+            f"memory: {peak.name} needs about {disk.size(peak.total)} and {plan.machine.name} has {disk.size(total)}; "
+            "set train.gradient_checkpointing=true, lower train.batch (and raise train.accumulate) or data.resolution"
+        )
+    return lines
+
+
+def require(plan: Plan) -> None:
+    """Refuse a run that cannot be done here.
+
+    Raises: StorageError for the disk, UsageError for what the recipe could change.
+    """
+    if not plan.refusals:
+        return
+    kind: type[TunerError] = StorageError if any(line.startswith("disk") for line in plan.refusals) else UsageError
+    raise kind("\n".join(plan.refusals), "nothing was started; `tuner plan` shows where it goes")
