@@ -57,8 +57,8 @@ class Console(Watcher):
     """
 
     def __init__(self, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        stream = sys.stdout if stream is None else stream
-        self._face: Face = Bar(stream) if is_terminal(stream) else Lines(stream)
+        out: IO[str] = stream or sys.stdout
+        self._face: Face = Bar(out) if is_terminal(out) else Lines(out)
         self._clock, self._began, self._drawn = clock, clock(), float("-inf")
         self._phase: Phase | None = None
         self.warnings = 0
@@ -95,7 +95,7 @@ class Console(Watcher):
             self._drawn = now
             self._face.draw(phase, now)
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:  # noqa: ARG002  (the bar shows the step)
         self.loss = values.get("loss", self.loss)
         if self._phase is not None:
             forms = {"loss": "loss {:.4f}", "lr": "lr {:.1e}"}
@@ -157,7 +157,7 @@ class Lines(Face):
         self.named: set[str] = set()
         """Phases that were announced; one that is come back to after an interlude is not."""
 
-    def line(self, text: str, *, loud: bool = False) -> None:
+    def line(self, text: str, *, loud: bool = False) -> None:  # noqa: ARG002  (a file knows no colours)
         if self.gone:
             return
         try:

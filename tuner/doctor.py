@@ -27,7 +27,8 @@ NEEDED = (
 )
 PROBE = """
 import json, torch
-found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "names": [], "threads": torch.get_num_threads()}
+found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+found["threads"] = torch.get_num_threads()
 found["names"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 print(json.dumps(found))
 """

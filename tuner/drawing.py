@@ -33,7 +33,7 @@ class Strong:
 
 
 def parse_adapter(text: str) -> Strong:
-    r"""`FILE` or `FILE:STRENGTH`. A colon before anything but a number is part of the name, as in `C:\\dog.safetensors`."""
+    """`FILE` or `FILE:STRENGTH`. A colon that no number follows is part of the name, as in C:/dog.safetensors."""
     path, colon, tail = text.rpartition(":")
     drive = len(path) == 1 and path.isalpha()
     if colon and path and not drive and STRENGTH.fullmatch(tail.strip()) and not Path(text).exists():
@@ -68,11 +68,11 @@ class Drawing:
             if fact["problem"]:
                 raise DataError(f"{adapter.path}: {fact['problem']}")
             facts.append(fact)
-        kinds = {FAMILIES.get(fact["family"], fact["family"]) for fact in facts} or {MAIN_FAMILY}
+        kinds = {FAMILIES.get(str(fact["family"]), str(fact["family"])) for fact in facts} or {MAIN_FAMILY}
         if len(kinds) > 1:
             raise UsageError(f"the adapters are for different families: {', '.join(sorted(kinds))}", "use those of one")
         model = base if base is not None else common_base(adapters, facts)
-        settings = {"name": kinds.pop(), "model": model, **text_settings(facts)}
+        settings = {"name": kinds.pop(), "model": model}
         if settings["name"] not in Backbone.family:
             raise DataError(f"{adapters[0].path}: is for {settings['name']}, which tuner does not know")
         return cls(Backbone.read(settings), list(adapters), facts, base is not None, device)
@@ -107,7 +107,7 @@ def common_base(adapters: Sequence[Strong], facts: Sequence[dict[str, Any]]) -> 
         raise UsageError(
             "neither a base nor an adapter is named", "give --adapter FILE, or --base MODEL for the base alone"
         )
-    named = {adapter.path: base_of(adapter.path, fact) for adapter, fact in zip(adapters, facts, strict=True)}
+    named = {adapter.path: fact["base"] or None for adapter, fact in zip(adapters, facts, strict=True)}
     unknown = [str(path) for path, base in named.items() if base is None]
     if unknown:
         raise UsageError(f"{unknown[0]} does not say which base it was trained on", "name it: --base MODEL")
@@ -121,16 +121,6 @@ def common_base(adapters: Sequence[Strong], facts: Sequence[dict[str, Any]]) -> 
             f"{adapters[0].path} was trained on a local model named {bases[0]!r}", "say where it is: --base PATH"
         )
     return bases[0]
-
-
-def base_of(path: Path, fact: dict[str, Any]) -> str | None:
-    """The base that the file, its card or the run around it names."""
-    return fact["base"] or None
-
-
-def text_settings(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Settings of the backbone that the pictures depend on."""
-    return {}
 
 
 def draw(drawing: Drawing, shots: Sequence[Shot], watcher: Watcher) -> Iterator[Image]:

@@ -45,7 +45,7 @@ class WandB(Watcher):
     """Weights & Biases, with everything switched off that reads the machine, the code or the terminal."""
 
     def __init__(self, run_dir: Path, config: Mapping[str, Any]) -> None:
-        import wandb
+        import wandb  # type: ignore[import-not-found]  # optional
 
         settings = wandb.Settings(
             console="off",

@@ -67,4 +67,9 @@ def summary(result: RunResult, console: Console) -> str:
         facts.append(f"loss {console.loss:.4f}")
     if console.warnings:
         facts.append(f"{console.warnings} {'warning' if console.warnings == 1 else 'warnings'} above")
-    return f'done: {", ".join(facts)}\n  adapter  {result.adapter}\n  try it   tuner generate --adapter {result.adapter}:1.0 "a prompt"'
+    lines = [
+        f"done: {', '.join(facts)}",
+        f"  adapter  {result.adapter}",
+        f'  try it   tuner generate --adapter {result.run_dir} "a prompt"',
+    ]
+    return "\n".join(lines)

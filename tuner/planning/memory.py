@@ -152,6 +152,6 @@ def drawing(load: Load, area: int, itemsize: int) -> float:
 
 
 def text_activations(load: Load) -> int:
-    """Saved activations of the text encoders: each linear layer keeps its input, twice for what lies between, in fp32."""
+    """Saved activations of the text encoders: each linear layer's input, twice for what lies between, in fp32."""
     inputs = sum(width for name in load.text_components for width, _ in load.layout.linears.get(name, {}).values())
     return load.examples * load.layout.tokens * inputs * 4 * 2

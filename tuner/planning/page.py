@@ -68,9 +68,10 @@ def capped(lines: Sequence[str]) -> list[str]:
 def step_lines(plan: Plan) -> list[str]:
     total = plan.length
     unit = " + ".join(f"1 {e.role}" for e in plan.exposures)
+    epoch = f"{plural(total.units, 'unit')} in {plural(total.steps_per_epoch, 'step')}"
     return [
         f"{plural(total.steps, 'step')} of {plural(total.units_a_step, 'unit')}; a unit is {unit} picture",
-        f"{plural_of(total.epochs, 'epoch')} of {plural(total.units, 'unit')} in {plural(total.steps_per_epoch, 'step')}",
+        f"{plural_of(total.epochs, 'epoch')} of {epoch}",
     ]
 
 
@@ -135,7 +136,8 @@ def cache_lines(plan: Plan) -> list[str]:
     lines = []
     for number, cost in enumerate(plan.caches):
         if cost.choice == "disk":
-            what = f"at most {size(cost.bytes)}; {plural(cost.encoded_before, 'picture')} encoded once, before the first step"
+            once = plural(cost.encoded_before, "picture")
+            what = f"at most {size(cost.bytes)}; {once} encoded once, before the first step"
         else:
             what = f"{plural(cost.encoded_a_step, 'picture')} encoded in every step"
         if cost.texts_a_step:
