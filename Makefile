@@ -9,11 +9,11 @@ check: lint types layers test  ## what a commit must pass
 lint:            ## style and spelling of the code
 	$(BIN)ruff check . && $(BIN)ruff format --check .
 types:           ## pyright
-	$(BIN)pyright
+	$(BIN)pyright --pythonpath $(PY)
 layers:          ## imports flow one way
 	PYTHONPATH=. $(BIN)lint-imports
 test:            ## the tests that a commit must pass
-	$(PY) -m pytest -n auto
+	$(PY) -m pytest -n 2
 slow:            ## full lengths: a hundred kills, thousands of bad inputs
 	$(PY) -m pytest -m slow --timeout 5400
 golden:          ## rewrite the golden loss curves; review the difference

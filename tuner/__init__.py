@@ -1,9 +1,9 @@
 """tuner teaches Stable Diffusion a subject, a style or a preference, and writes a file that other tools load.
 
-    recipe = tuner.load_recipe("recipes/dreambooth_lora.yaml", ["train.steps=400"])
-    print(tuner.plan(recipe))
-    result = tuner.run(recipe)
-    tuner.load_adapter(pipe, result.adapter, strength=0.8)
+recipe = tuner.load_recipe("recipes/dreambooth_lora.yaml", ["train.steps=400"])
+print(tuner.plan(recipe))
+result = tuner.run(recipe)
+tuner.load_adapter(pipe, result.adapter, strength=0.8)
 """
 
 from __future__ import annotations

@@ -112,8 +112,9 @@ class Boundary:
         limit = self.recipe.train.max_bad_steps
         if worst >= limit:
             names = ", ".join(self.actions.files(int(last_bad))[:8])
+            where = f"{int(worst)} steps in a row, up to step {int(last_bad) + 1} ({names})"
             raise NumbersError(
-                f"the loss or gradient was not finite in {int(worst)} steps in a row, up to step {int(last_bad) + 1} ({names})",
+                f"the loss or gradient was not finite in {where}",
                 "no weight was moved by them; look at these files, lower train.lr, or take precision bf16 or fp32",
             )
         if worst and skipped > self._skipped:

@@ -46,14 +46,12 @@ def choose(train: Train) -> Place:
     """
     import torch
 
-    found = [
-        name
-        for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()), ("cpu", True))
-        if there
-    ]
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    found = [name for name, present in there.items() if present]
     name = found[0] if train.device == "auto" else train.device
     if name not in found:
-        raise UsageError(f"train.device: {name} is not on this machine", f"there is {', '.join(found)}; `tuner doctor` says more")
+        hint = f"there is {', '.join(found)}; `tuner doctor` says more"
+        raise UsageError(f"train.device: {name} is not on this machine", hint)
     precision = train.precision
     if precision == "auto":
         wide = name == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -22,7 +22,7 @@ class Draws:
     seed: int
 
     def key(self, purpose: str, *ids: str | int) -> int:
-        """128 bits of blake2b over the seed, the purpose and the ids, each with its length so that none run together."""
+        """128 bits of blake2b over seed, purpose and ids, each with its length so that none run together."""
         digest = hashlib.blake2b(digest_size=16, person=b"tuner-draws-1")
         for part in (self.seed, purpose, *ids):
             data = f"{type(part).__name__}:{part}".encode()

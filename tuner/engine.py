@@ -1,4 +1,4 @@
-"""From a recipe to a verified adapter: scan, cache, fit, export. The CLI, the web UI and Python all come through here."""
+"""From a recipe to a verified adapter: scan, cache, fit, export. Every door of tuner leads through here."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from .signals import StopRequests, stopping_at_once
 from .watch import Watcher, Watchers
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from .adapters import Attachment
     from .boundaries import Boundary
     from .data.prepared import Prepared
@@ -135,8 +137,9 @@ class _Run:
             data.add_class_pictures(recipe, found, model, objective, cache, watcher)
             model.denoiser.to("cpu")
         learns_text = any(adapter.trains_text() for adapter in recipe.adapters)
-        for module in (model.vae, *model.text_encoders.values()):
-            module.to(where.device)
+        encoders: list[nn.Module] = [model.vae, *model.text_encoders.values()]
+        for encoder in encoders:
+            encoder.to(where.device)
         if not self.processes.main:
             self.processes.wait()  # the first process fills the cache, the others read it
             data.add_class_pictures(recipe, found, model, objective, cache, Watcher())
@@ -147,10 +150,10 @@ class _Run:
         self.base_identity = base[model.denoiser_name]
         self._same_run(identity(recipe, ready.examples, base, precision=where.precision))
         attachments = self._attach(model)
-        if recipe.data.cache != "off":
-            model.vae.to("cpu")
-        for encoder in model.text_encoders.values():
-            encoder.to(where.device if learns_text else "cpu")
+        # What is done waits on the CPU for the samples.
+        for encoder in encoders:
+            needed = recipe.data.cache == "off" if encoder is model.vae else learns_text
+            encoder.to(where.device if needed else "cpu")
         model.denoiser.to(where.device)
         return Student(model, attachments, objective, where.autocast), attachments, ready
 
@@ -173,7 +176,8 @@ class _Run:
 
         recipe, processes = self.recipe, self.processes
         train = recipe.train
-        order = prepared.order(self.draws, batch=train.batch, unit_count=train.batch * train.accumulate * processes.count)
+        units = train.batch * train.accumulate * processes.count
+        order = prepared.order(self.draws, batch=train.batch, unit_count=units)
         self.steps = train.steps or (train.epochs or 1) * order.steps_per_epoch
         batches = prepared.batches(order, recipe, self.draws, processes)
         logged = recipe.task.logged(prepared.roles)
@@ -305,7 +309,9 @@ class _Run:
                     "images": len(prepared.examples[first]),
                     "prior_images": sum(len(m) for role, m in prepared.examples.items() if role != first),
                     "buckets": {f"{w}x{h}": sizes.count((w, h)) for w, h in sorted(set(sizes))},
-                    "tags": {role: count_tags(c for e in m for c in e.captions) for role, m in prepared.examples.items()},
+                    "tags": {
+                        role: count_tags(c for e in m for c in e.captions) for role, m in prepared.examples.items()
+                    },
                     "precision": self.where.precision,
                     "seconds": round(time.monotonic() - self.began, 1),
                 },
@@ -327,13 +333,13 @@ def _refuse_finished(place: RunDir, recipe: Recipe, state: checkpoint.State | No
     """
     if state is None or not place.finished:
         return
-    longer = recipe.train.steps is not None and recipe.train.steps > state.step and not recipe.train.schedule.needs_total
-    if recipe.train.epochs is not None and not recipe.train.schedule.needs_total:
-        longer = True  # how many steps that is, only the data tells
-    if not longer:
+    train = recipe.train
+    # How many steps the epochs are, only the data tells.
+    longer = train.epochs is not None or (train.steps is not None and train.steps > state.step)
+    if train.schedule.needs_total or not longer:
         raise UsageError(
             f"{place.path} is finished, at step {state.step}",
-            "raise train.steps to train longer (with a schedule that does not depend on the length), or start over with --new",
+            "raise train.steps to train longer (where the schedule does not depend on it), or start over with --new",
         )
 
 
@@ -346,4 +352,3 @@ def _set_aside(place: RunDir) -> RunDir:
         pass  # nobody else is in there
     place.path.rename(aside)
     return RunDir.open(place.path)
-

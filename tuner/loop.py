@@ -111,7 +111,7 @@ def clip(grads: Sequence[Tensor], norm: Tensor, largest: float) -> None:
 
     if grads:
         # The same small constant as torch.nn.utils.clip_grad_norm_.
-        torch._foreach_mul_(list(grads), (largest / (norm + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_(list(grads), (largest / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]
 
 
 def prefetched(batches: Steps, steps: range, device: torch.device) -> Iterator[tuple[int, Sequence[Batch]]]:

@@ -1,4 +1,4 @@
-"""One process or several: rank, sums over all of them. Follows torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK)."""
+"""One process or several: rank, sums over all. Follows torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Processes:
         """Join the group; gives this process's own device."""
         if self.count == 1:
             return device
-        import torch
         from accelerate import PartialState
 
-        return torch.device(PartialState(cpu=device.type == "cpu").device)
+        own: torch.device | None = PartialState(cpu=device.type == "cpu").device
+        return own or device
 
     def wait(self) -> None:
         """Until every process is here."""

@@ -24,7 +24,7 @@ def _data_section() -> type[DataOptions]:
             if roles.setdefault(name, kind) is not kind:
                 raise TypeError(f"two tasks give data.{name} different types")
     fields: dict[str, Any] = {
-        name: (sources_of(kind) | None, Field(None, description=(kind.__doc__ or "").strip().splitlines()[0]))
+        name: (sources_of(kind) | None, Field(default=None, description=(kind.__doc__ or "").strip().splitlines()[0]))
         for name, kind in roles.items()
     }
     return create_model("Data", __base__=DataOptions, __doc__=DataOptions.__doc__, **fields)
@@ -87,4 +87,3 @@ class Recipe(Part):
         if not trains_text and self.data.caption_dropout == 1 and any(s.caption for s in first):
             return [("data.caption_dropout", "1 drops every caption, so captions have no effect", "value_error")]
         return []
-

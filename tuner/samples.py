@@ -55,7 +55,8 @@ def draw(recipe: Recipe, student: Student, training: Training, folder: Path) -> 
     wanted = shots(recipe)
     with at_rest(training):
         pictures = paint(student.model, wanted, objective=student.objective)
-    return [(shot.prompt, write_png(folder / f"{i}.png", picture)) for i, (shot, picture) in enumerate(zip(wanted, pictures, strict=True))]
+    files = [write_png(folder / f"{i}.png", picture) for i, picture in enumerate(pictures)]
+    return [(shot.prompt, file) for shot, file in zip(wanted, files, strict=True)]
 
 
 def write_png(path: Path, picture: Image) -> Path:

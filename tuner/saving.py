@@ -87,4 +87,3 @@ def today() -> str:
 def missing_export(folder: Path, step: int) -> bool:
     """Whether a run was killed between a state and its adapter files."""
     return not (folder / "checkpoints" / str(step) / "adapter").is_dir()
-

@@ -28,21 +28,21 @@ Colour = Literal["white", "black", "grey"]
 class DataOptions(Part):
     """Where the pictures are and how they become training examples. The tasks add their roles to it."""
 
-    resolution: int = Field(512, ge=16, le=4096)
+    resolution: int = Field(default=512, ge=16, le=4096)
     """Side in pixels of the square whose area the pictures are scaled to."""
     crop: Literal["buckets", "center", "random"] = "buckets"
     """`buckets` keeps each picture's shape; `center` and `random` cut a square (random needs cache: off)."""
-    bucket_step: int = Field(64, ge=8, le=512)
+    bucket_step: int = Field(default=64, ge=8, le=512)
     """Bucket sides are multiples of this many pixels."""
     background: Colour = "white"
     """Colour put behind transparent pictures."""
-    trigger: str | None = Field(None, min_length=1, max_length=100)
+    trigger: str | None = Field(default=None, min_length=1, max_length=100)
     """Word put in front of each caption of the first role that lacks it."""
-    caption_dropout: float = Field(0.0, ge=0, le=1)
+    caption_dropout: float = Field(default=0.0, ge=0, le=1)
     """Share of visits that see an empty caption instead."""
     flip: bool = False
     """Show each picture mirrored on half of its visits; not for faces, text, or anything with a left and a right."""
-    color_jitter: float = Field(0.0, ge=0, le=1)
+    color_jitter: float = Field(default=0.0, ge=0, le=1)
     """Strength of random brightness, contrast and saturation; needs cache: off."""
     cache: Literal["disk", "off"] = "disk"
     """`disk` encodes each picture once; `off` encodes on every visit."""
@@ -75,30 +75,30 @@ class DataOptions(Part):
 class EMA(Part):
     """An exponential moving average of the trained weights, beside the raw ones. No hidden warm-up."""
 
-    decay: float = Field(0.999, gt=0, lt=1)
+    decay: float = Field(default=0.999, gt=0, lt=1)
     """Share of the old average kept at each update."""
-    every: int = Field(1, ge=1, le=100_000)
+    every: int = Field(default=1, ge=1, le=100_000)
     """Steps between updates."""
 
 
 class Train(Part):
     """How long, how fast, in what precision."""
 
-    steps: int | None = Field(None, ge=1, le=100_000_000)
+    steps: int | None = Field(default=None, ge=1, le=100_000_000)
     """Optimizer steps, whatever the accumulation or the number of processes."""
-    epochs: int | None = Field(None, ge=1, le=1_000_000)
+    epochs: int | None = Field(default=None, ge=1, le=1_000_000)
     """Instead of steps: visits of every picture of the first role."""
-    batch: int = Field(1, ge=1, le=65_536)
+    batch: int = Field(default=1, ge=1, le=65_536)
     """Units in a micro-batch; a DreamBooth unit is one instance and one prior picture."""
-    accumulate: int = Field(1, ge=1, le=65_536)
+    accumulate: int = Field(default=1, ge=1, le=65_536)
     """Micro-batches that make one optimizer step."""
-    lr: float = Field(1e-4, gt=0, le=100)
+    lr: float = Field(default=1e-4, gt=0, le=100)
     """Peak learning rate."""
     schedule: Schedule = Constant()
     """Shape of the learning rate: constant, linear or cosine, each with `warmup` steps."""
     optimizer: Optimizer = AdamW()
     """How a gradient becomes an update."""
-    max_grad_norm: float | None = Field(1.0, gt=0)
+    max_grad_norm: float | None = Field(default=1.0, gt=0)
     """Gradients longer than this are scaled down to it; null never clips."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the frozen model; adapters are always fp32. auto: bf16 where the GPU has it, else fp16 on CUDA, else fp32."""
@@ -106,11 +106,11 @@ class Train(Part):
     """Recompute activations in the backward pass: less memory, about a third slower."""
     ema: EMA | None = None
     """Keep an average of the weights; files and samples then use it."""
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of every random number of the run."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """Where to train; auto takes the first of these that is there."""
-    max_bad_steps: int = Field(5, ge=1, le=10_000)
+    max_bad_steps: int = Field(default=5, ge=1, le=10_000)
     """Stop after this many steps in a row whose loss or gradient is not finite (none of them moves a weight)."""
 
     @model_validator(mode="after")
@@ -136,13 +136,13 @@ class Sample(Part):
     """Negative prompt of all of them."""
     scheduler: SchedulerName = "dpm++"
     """Sampler: DPM-Solver++ multistep, DDIM or Euler."""
-    steps: int = Field(25, ge=1, le=1000)
+    steps: int = Field(default=25, ge=1, le=1000)
     """Sampler steps."""
-    guidance: float = Field(7.5, ge=0, le=50)
+    guidance: float = Field(default=7.5, ge=0, le=50)
     """Classifier-free guidance scale; 1 or less turns it off."""
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of the first prompt; the next takes the next."""
-    size: int | None = Field(None, ge=16, le=4096)
+    size: int | None = Field(default=None, ge=16, le=4096)
     """Side in pixels; null takes data.resolution."""
 
     @model_validator(mode="after")
@@ -159,7 +159,7 @@ class Save(Part):
 
     every: Every | None = 500
     """Interval between checkpoints; null writes one at the end alone (and when stopped)."""
-    keep: int = Field(3, ge=1, le=1000)
+    keep: int = Field(default=3, ge=1, le=1000)
     """Resume states kept. Adapter files of every save stay."""
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Precision of the adapter files; the state to resume from is always fp32."""
@@ -170,7 +170,7 @@ class Save(Part):
 class Log(Part):
     """What is written down while training."""
 
-    every: int = Field(10, ge=1, le=1_000_000)
+    every: int = Field(default=10, ge=1, le=1_000_000)
     """Steps between lines of metrics.jsonl."""
     to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], BeforeValidator(as_list)] = ()
     """Trackers that get the same numbers and samples. Each needs its package (extra `track`)."""

@@ -1,4 +1,4 @@
-"""What a step changes: weights, optimizer, average, counters. All of it goes into a checkpoint and comes back bit for bit."""
+"""What a step changes: weights, optimizer, average, counters. A checkpoint holds all of it, bit for bit."""
 
 from __future__ import annotations
 
@@ -63,7 +63,13 @@ class Training:
 
     @classmethod
     def of(
-        cls, attachments: Sequence[Attachment], train: Train, device: torch.device, parts: Sequence[str], *, scaled: bool
+        cls,
+        attachments: Sequence[Attachment],
+        train: Train,
+        device: torch.device,
+        parts: Sequence[str],
+        *,
+        scaled: bool,
     ) -> Training:
         """Fresh optimizer, average and counters for what the attachments train.
 
@@ -93,7 +99,7 @@ class Training:
         for group in self.groups:
             if step >= group.until * steps:
                 for p in group.params.values():
-                    p.requires_grad_(requires_grad=False)
+                    p.requires_grad_(False)
                     p.grad = None
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:

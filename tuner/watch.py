@@ -16,7 +16,7 @@ class Watcher:
         """Something the user should look at, one line; the run goes on."""
 
     def phase(self, name: str, total: int | None = None, done: int = 0) -> None:
-        """A phase begins: caching, training, sampling, saving ... of `total` items, `done` of which are already there."""
+        """A phase begins (caching, training, sampling, saving ...): `total` items, `done` of them there already."""
 
     def progress(self, done: int) -> None:
         """How many items of the phase are done. Called often; must be cheap."""

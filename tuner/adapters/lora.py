@@ -33,17 +33,17 @@ Patterns = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(as_li
 class LoRA(Adapter, name="lora"):
     """A low-rank update of linear layers: W + alpha / rank * B A. Small files, the base stays as it is."""
 
-    rank: int = Field(16, ge=1, le=1024)
+    rank: int = Field(default=16, ge=1, le=1024)
     """Rank of the update; capacity and file size grow with it."""
-    alpha: float | None = Field(None, gt=0, le=4096)
+    alpha: float | None = Field(default=None, gt=0, le=4096)
     """Scale numerator: the update is alpha / rank * B A; null means alpha = rank."""
     where: Site | Patterns = "attention"
-    """Layers of the denoiser: cross_attention, attention, attention_mlp, all_linear, or a list of layer-name endings."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    """Layers of the denoiser: cross_attention, attention, attention_mlp, all_linear, or a list of name endings."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the update's inputs zeroed in training."""
     init: Literal["gaussian", "kaiming"] = "gaussian"
-    """A starts from N(0, 1/rank) or as a fresh linear layer does; B starts at 0, so an untrained adapter changes nothing."""
-    text_encoder_lr: float | None = Field(None, gt=0, le=100)
+    """A starts as gaussian noise of deviation 1 / rank, or as a fresh layer does; B starts at 0 and changes nothing."""
+    text_encoder_lr: float | None = Field(default=None, gt=0, le=100)
     """Also train the text encoder's attention, at this peak learning rate; null leaves the text encoder as it is."""
 
     @property
@@ -71,10 +71,11 @@ class LoRA(Adapter, name="lora"):
 
         linears = {name for name, m in model.denoiser.named_modules() if isinstance(m, nn.Linear)}
         matched = model.backbone.matching(self.where, linears)
+        denoiser = model.denoiser_name
         empty = [pattern for pattern, names in matched.items() if not names]
         if empty:
             raise RecipeError(
-                [f"adapters.lora.where: {pattern!r} matches no linear layer of the {model.denoiser_name}" for pattern in empty],
+                [f"adapters.lora.where: {pattern!r} matches no linear layer of the {denoiser}" for pattern in empty],
                 "`tuner plan` lists what each pattern matches",
             )
         targets = {model.denoiser_name: (model.denoiser, sorted({n for names in matched.values() for n in names}))}
@@ -84,7 +85,10 @@ class LoRA(Adapter, name="lora"):
                 targets[component] = (encoder, sorted(model.backbone.matching_text(names)))
         for module, names in targets.values():
             config = LoraConfig(
-                r=self.rank, lora_alpha=self.alpha or self.rank, lora_dropout=self.dropout, target_modules=names  # type: ignore[arg-type]
+                r=self.rank,
+                lora_alpha=self.alpha or self.rank,
+                lora_dropout=self.dropout,
+                target_modules=names,  # type: ignore[arg-type]
             )
             module.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]
         return LoRAAttachment(self, model, {k: (m, tuple(n)) for k, (m, n) in targets.items()}, draws)
@@ -140,7 +144,9 @@ class LoRAAttachment(Attachment):
     def summary(self) -> Sequence[str]:
         lines = []
         for component, (_, names) in self.targets.items():
-            hits = self.model.backbone.matching(self.adapter.where, names) if component in self.model.denoiser_name else {"attention": names}
+            hits: Mapping[str, Sequence[str]] = {"attention": names}
+            if component == self.model.denoiser_name:
+                hits = self.model.backbone.matching(self.adapter.where, names)
             for pattern, matched in hits.items():
                 size = sum(p.numel() for n in matched for p in self._of(component, n))
                 lines.append(f"{component} {pattern}: {len(matched)} layers, {size:,} parameters")

@@ -38,7 +38,7 @@ class Layout:
     parameters: Mapping[str, int]
     """Number of parameters of each component, by diffusers' name (`unet`, `vae`, `text_encoder`)."""
     linears: Mapping[str, Mapping[str, tuple[int, int]]]
-    """(in, out) features of every linear layer by component (denoiser and text encoders) and full name."""
+    """(in, out) features of every linear layer by component (denoiser, text encoders) and full name."""
     activation_bytes: int
     """Saved activations of one example at `activation_px` in 16-bit, without gradient checkpointing."""
     activation_px: int
@@ -62,7 +62,7 @@ class Backbone(Choice):
 
     @abstractmethod
     def load(self, *, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
-        """Load every component: the denoiser and text encoders in `dtype`, the VAE in float32, all frozen, in eval mode.
+        """Load every component, in eval mode: denoiser and text encoders in `dtype`, the VAE in float32.
 
         Nothing is downloaded when HF_HUB_OFFLINE is set.
 

@@ -56,7 +56,7 @@ class Recital:
         if role.mirrors:
             return self.mirrored[role.name]
         captions = example.captions
-        return captions[draws.below(len(captions), "caption", *ids)] if len(captions) > 1 else captions[0]
+        return captions[draws.below(len(captions), "caption", *ids) if len(captions) > 1 else 0]
 
 
 class Batches:
@@ -92,7 +92,7 @@ class Batches:
         self.flip, self.share_noise, self.process = flip, share_noise, process
 
     def __getitem__(self, step: int) -> list[Batch]:
-        """This process's micro-batches of a step, on the CPU. May be empty where others have the rest of a short step."""
+        """This process's micro-batches of a step, on the CPU. Empty where other processes have all of a short step."""
         micro_batches = self.order.step(step)
         totals = {role.name: 0.0 for role in self.roles}
         for micro in micro_batches:
@@ -156,12 +156,10 @@ class Batches:
 
         full = {"latent": shape, "channel": (shape[0], 1, 1), "scalar": ()}[draw.shape]
         out = np.empty((len(ids), *full), np.float32)
-        for row, key in zip(out if full else out[:, None], ids, strict=True):
+        for row, key in enumerate(ids):
             generator = self.draws.generator(purpose, *key)
-            if draw.kind == "normal":
-                generator.standard_normal(out=row, dtype=np.float32)
-            else:
-                row[...] = generator.random(row.shape, dtype=np.float32)
+            draw_all = generator.standard_normal if draw.kind == "normal" else generator.random
+            out[row] = draw_all(full, dtype=np.float32)
         return torch.from_numpy(out)
 
 

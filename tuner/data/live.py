@@ -38,7 +38,9 @@ class LivePictures:
             mean, logvar = posterior.mean.cpu(), posterior.logvar.cpu()
         for row, look in zip(mean, looks, strict=True):
             if not torch.isfinite(row).all():
-                raise NumbersError(f"{look.example.name}: the VAE's latents are not finite", "look at the picture, then at the VAE")
+                raise NumbersError(
+                    f"{look.example.name}: the VAE's latents are not finite", "look at the picture, then at the VAE"
+                )
         return Posterior(mean, logvar)
 
     def _pixels(self, look: Look) -> np.ndarray:

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from ..draws import Draws
+if TYPE_CHECKING:
+    from ..draws import Draws
 
 Bucket = tuple[int, int]
 """Width and height in pixels."""
@@ -85,8 +87,8 @@ class Order:
         micro_batches = []
         for bucket, run in groupby(units, key=lambda item: item[0]):
             members = [unit for _, unit in run]
-            for start in range(0, len(members), self.batch):
-                micro_batches.append(MicroBatch(bucket, tuple(members[start : start + self.batch])))
+            starts = range(0, len(members), self.batch)
+            micro_batches += [MicroBatch(bucket, tuple(members[i : i + self.batch])) for i in starts]
         return micro_batches
 
     def _other(self, role: str, ordinal: int) -> Visit:

@@ -1,4 +1,4 @@
-"""Everything between the files and the first step: scan, class pictures, encodings, order. Encoders are done after it."""
+"""Everything between the files and the first step: scan, class pictures, encodings, order."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .encode import Picture, encode_pictures, picture_key
 from .encode_text import encode_captions
 from .order import Bucket, Entry, Order
 from .scan import Example, scan, scan_folder
+from .sources import PriorSource
 
 if TYPE_CHECKING:
     from ..backbones import DiffusionModel
@@ -105,9 +106,8 @@ def add_class_pictures(
     """Let the untouched base draw what the prior's sources ask for, and take it in."""
     brought = len(found.examples.get("prior", ()))
     for source in recipe.sources.get("prior", ()):
-        wanted = getattr(source, "generate", None)
         own = brought if source.path or source.dataset else 0
-        if wanted is None or own >= wanted:
+        if not isinstance(source, PriorSource) or source.generate is None or own >= source.generate:
             continue
         side = recipe.data.resolution
         folder = prior.generate(model, source, (side, side), own, cache.root, objective=objective, watcher=watcher)
@@ -117,7 +117,14 @@ def add_class_pictures(
 
 
 def encode(
-    recipe: Recipe, found: Scan, model: DiffusionModel, draws: Draws, cache: Cache, watcher: Watcher, *, learns_text: bool
+    recipe: Recipe,
+    found: Scan,
+    model: DiffusionModel,
+    draws: Draws,
+    cache: Cache,
+    watcher: Watcher,
+    *,
+    learns_text: bool,
 ) -> Prepared:
     """Fill the cache with what the run will read.
 

@@ -26,11 +26,11 @@ class DDPM(Objective, name="ddpm"):
     """What the denoiser predicts; auto takes what the base model says of itself."""
     zero_terminal_snr: bool = False
     """Rescale the noise table so that its last step is pure noise (Lin et al. 2023); needs a v-predicting base."""
-    min_snr_gamma: float | None = Field(None, gt=0, le=1000)
+    min_snr_gamma: float | None = Field(default=None, gt=0, le=1000)
     """Cap of the SNR in the loss weight (Hang et al. 2023; 5 is usual); null weighs all timesteps alike."""
-    noise_offset: float = Field(0.0, ge=0, le=1)
+    noise_offset: float = Field(default=0.0, ge=0, le=1)
     """Strength of noise that shifts a whole channel, for darker darks (0.05 to 0.1); it is part of the target."""
-    input_perturbation: float = Field(0.0, ge=0, le=1)
+    input_perturbation: float = Field(default=0.0, ge=0, le=1)
     """Extra noise on the input alone, not on the target (Ning et al. 2023; 0.1 is usual)."""
 
     def needs(self) -> Mapping[str, Draw]:
@@ -46,16 +46,18 @@ class DDPM(Objective, name="ddpm"):
 
         predicts = {"epsilon": "epsilon", "v_prediction": "v"}.get(str(scheduler.get("prediction_type", "epsilon")))
         if predicts is None:
-            raise RecipeError([f"backbone.model: predicts {scheduler['prediction_type']!r}; there is epsilon, v_prediction"])
+            said = scheduler["prediction_type"]
+            raise RecipeError([f"backbone.model: predicts {said!r}; there is epsilon, v_prediction"])
         prediction = predicts if self.prediction == "auto" else self.prediction
         zero = self.zero_terminal_snr or bool(scheduler.get("rescale_betas_zero_snr", False))
         if zero and prediction == "epsilon":
             raise RecipeError(
-                ["objective.zero_terminal_snr: the last timestep is pure noise, which teaches an epsilon-predicting base nothing"],
+                ["objective.zero_terminal_snr: at the last timestep there is nothing to predict epsilon from"],
                 "take a v-predicting base, or leave zero_terminal_snr off",
             )
         config = dict(scheduler) | {"rescale_betas_zero_snr": zero}
-        table = DDPMScheduler.from_config(config).alphas_cumprod.to(device)  # (T,) float32
+        own: Any = DDPMScheduler.from_config(config)
+        table = own.alphas_cumprod.to(device)  # (T,) float32
         return BoundDDPM(self, prediction, zero, table)
 
 

@@ -27,10 +27,10 @@ class Average:
 
         if (step + 1) % self.every:
             return
-        away = torch._foreach_sub([p.detach() for p in self.live.values()], list(self.tensors.values()))
-        torch._foreach_mul_(away, (1.0 - self.decay) * (1.0 - found))
+        away = torch._foreach_sub([p.detach() for p in self.live.values()], list(self.tensors.values()))  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_mul_(away, (1.0 - self.decay) * (1.0 - found))  # pyright: ignore[reportPrivateImportUsage]
         # 0 x inf is nan: where the weights are finite, as they always are here, a skipped step adds exact zeros
-        torch._foreach_add_(list(self.tensors.values()), away)
+        torch._foreach_add_(list(self.tensors.values()), away)  # pyright: ignore[reportPrivateImportUsage]
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         for name, tensor in self.tensors.items():

@@ -44,7 +44,7 @@ class Guard:
         import torch
 
         if self.scaled:
-            torch._foreach_mul_(list(grads), 1.0 / self.scale)
+            torch._foreach_mul_(list(grads), 1.0 / self.scale)  # pyright: ignore[reportPrivateImportUsage]
         norm = torch.nn.utils.get_total_norm(grads) if grads else self.found.new_zeros(())
         finite = torch.isfinite(norm) & torch.isfinite(loss)
         found = (~finite).to(self.found.dtype)

@@ -21,7 +21,7 @@ class Optimizer(Choice):
 
     @abstractmethod
     def build(self, groups: Sequence[ParamGroup], lr: float) -> torch.optim.Optimizer:
-        """One torch group for each ParamGroup, in order. It must honour a `found_inf` tensor as torch's fused ones do."""
+        """One torch group a ParamGroup, in order. It must honour a `found_inf` tensor as torch's fused ones do."""
 
 
 class AdamW(Optimizer, name="adamw"):
@@ -29,9 +29,9 @@ class AdamW(Optimizer, name="adamw"):
 
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the first and second moment."""
-    eps: float = Field(1e-8, gt=0, le=1)
+    eps: float = Field(default=1e-8, gt=0, le=1)
     """Added to the denominator."""
-    weight_decay: float = Field(1e-2, ge=0, le=10)
+    weight_decay: float = Field(default=1e-2, ge=0, le=10)
     """Decoupled weight decay, times the learning rate."""
 
     def build(self, groups: Sequence[ParamGroup], lr: float) -> torch.optim.Optimizer:

@@ -17,7 +17,7 @@ class Schedule(Choice):
     needs_total: ClassVar[bool] = True
     """Whether the rate at a step depends on how long the run is."""
 
-    warmup: int = Field(0, ge=0, le=1_000_000)
+    warmup: int = Field(default=0, ge=0, le=1_000_000)
     """Steps over which the rate rises linearly from 0."""
 
     def factor(self, step: int, steps: int) -> float:

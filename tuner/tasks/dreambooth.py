@@ -22,7 +22,7 @@ class DreamBooth(Task, name="dreambooth"):
 
     sources: ClassVar = {"instance": Source, "prior": PriorSource}
 
-    prior_weight: float = Field(1.0, gt=0, le=100)  # Ruiz et al. 2022, sec. 3.2 (lambda)
+    prior_weight: float = Field(default=1.0, gt=0, le=100)  # Ruiz et al. 2022, sec. 3.2 (lambda)
     """Weight of the prior-preservation loss."""
 
     def roles(self, data: Sources) -> tuple[Role, ...]:
