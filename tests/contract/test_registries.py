@@ -53,7 +53,11 @@ def make_batch(model, objective, roles) -> Batch:
     g = torch.Generator().manual_seed(7)
     side = 64 // model.factor
     count = UNITS * len(roles)
-    shapes = {"latent": (count, model.channels, side, side), "channel": (count, model.channels, 1, 1), "scalar": (count,)}
+    shapes = {
+        "latent": (count, model.channels, side, side),
+        "channel": (count, model.channels, 1, 1),
+        "scalar": (count,),
+    }
     latents = torch.randn(shapes["latent"], generator=g)
     draws = {
         n: (torch.randn if d.kind == "normal" else torch.rand)(shapes[d.shape], generator=g)
@@ -137,9 +141,7 @@ class TestAdapters:
         task = Task.read("finetune")
         student, training, batch = start(backbone, adapter, task, {"images": (Source(path="x"),)})
         declared = {id(p) for group in training.groups for p in group.params.values()}
-        named = {
-            f"{c}.{n}": p for c, module in student.model.components.items() for n, p in module.named_parameters()
-        }
+        named = {f"{c}.{n}": p for c, module in student.model.components.items() for n, p in module.named_parameters()}
         before = {n: p.detach().clone() for n, p in named.items()}
         train(task, student, training, batch)
         moved = {n for n, p in named.items() if not torch.equal(p, before[n])}

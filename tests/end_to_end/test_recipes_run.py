@@ -61,7 +61,17 @@ def test_it_goes_on_where_it_was_made_longer(tmp_path, sd15_folder):
     short = ("run", "lora", "--rehearse", "--run-dir", "a", "sample.every=null", "train.schedule=constant")
     tuner(*short, "train.steps=3", cwd=tmp_path)
     tuner(*short, "train.steps=6", cwd=tmp_path)
-    tuner("run", "lora", "--rehearse", "--run-dir", "b", "sample.every=null", "train.schedule=constant", "train.steps=6", cwd=tmp_path)
+    tuner(
+        "run",
+        "lora",
+        "--rehearse",
+        "--run-dir",
+        "b",
+        "sample.every=null",
+        "train.schedule=constant",
+        "train.steps=6",
+        cwd=tmp_path,
+    )
     from safetensors.torch import load_file
 
     grown, whole = (load_file(tmp_path / n / "adapter" / "pytorch_lora_weights.safetensors") for n in "ab")
@@ -81,7 +91,9 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, sd15_folder, capsy
 def test_the_mistake_of_the_readme_is_named_as_it_says():
     text = (ROOT / "README.md").read_text()
     command, answer = re.search(r"```console\n\$ tuner (.*?)\n(.*?)\n```", text, re.DOTALL).groups()
-    done = subprocess.run([sys.executable, "-m", "tuner", *command.split()], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "tuner", *command.split()], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert answer in done.stderr
 
@@ -97,3 +109,10 @@ def test_links_of_the_documents_lead_somewhere():
     for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_page_of_keys_is_current():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs/recipe_page.py")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == (ROOT / "docs/recipe.md").read_text(), "run `make schema`"
