@@ -71,7 +71,10 @@ SETTINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Name, precision and story of the files of one adapter. Holds no path but the preview's, and no token."""
+    """Name, precision and story of the files of one adapter.
+
+    Whatever it is given, it holds no path but the preview's, and no access token.
+    """
 
     name: str
     """Stem of the files that carry a name: the run's."""
@@ -107,6 +110,11 @@ class About:
     """When, as an ISO date. Goes to the sidecar and the card alone, so that equal runs give equal tensor files."""
     preview: Path | None = None
     """A picture to put beside the file; its pixels are copied, its metadata is not."""
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "trigger", "sample_prompts", "negative", "recipe", "facts"):
+            object.__setattr__(self, name, _scrubbed(getattr(self, name)))
+        object.__setattr__(self, "base", without_private(base_name(self.base)))
 
     @property
     def title(self) -> str:
@@ -158,7 +166,7 @@ def about_run(  # noqa: PLR0913  (a record with as many fields)
         dtype=recipe.save.dtype,
         metadata=recipe.save.metadata,
         family=recipe.backbone.key,
-        base=base_name(base or recipe.backbone.model),
+        base=base or recipe.backbone.model,
         base_identity=base_identity,
         prediction=prediction,
         prompt=caption,
@@ -166,7 +174,7 @@ def about_run(  # noqa: PLR0913  (a record with as many fields)
         sample_prompts=tuple(recipe.sample.prompts),
         negative=recipe.sample.negative,
         resolution=recipe.data.resolution,
-        recipe=without_private(recipe_text),
+        recipe=recipe_text,
         facts={**told, **({"text_encoder_lr": lrs[0]} if lrs else {}), **facts},
         weights=weights,
         made=made,
@@ -181,6 +189,14 @@ def _at(tree: Mapping[str, Any], path: str) -> Any:
             return None
         value = value.get(key)
     return value
+
+
+def _scrubbed(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_private(value)
+    if isinstance(value, Mapping):
+        return {_scrubbed(key): _scrubbed(item) for key, item in value.items()}
+    return tuple(map(_scrubbed, value)) if isinstance(value, tuple) else value
 
 
 def base_name(model: str) -> str:

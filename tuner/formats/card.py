@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import storage
-from .about import is_hub_id, without_private
+from .about import is_hub_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -192,7 +192,7 @@ def _example(about: About) -> str:
     """A prompt that shows what was learned."""
     word = about.activation
     first = next((prompt for prompt in about.sample_prompts if word and word in prompt), None)
-    return without_private(first or word or next(iter(about.sample_prompts), "a photo"))
+    return first or word or next(iter(about.sample_prompts), "a photo")
 
 
 def quoted(text: str) -> str:

@@ -153,11 +153,9 @@ def _training_fields(about: About) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     """A header's values are texts; tables are JSON, as kohya writes them."""
-    from .about import without_private
-
     if isinstance(value, Mapping):
         value = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return without_private(str(value))
+    return str(value)
 
 
 def _capped(header: dict[str, str]) -> dict[str, str]:

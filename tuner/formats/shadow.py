@@ -13,12 +13,19 @@ if TYPE_CHECKING:
     from ..backbones import DiffusionModel
 
 
-def shadow_model(model: DiffusionModel, values: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> DiffusionModel:
-    """The model in eval mode over shared memory, with `values` in place of the parameters of the same name in `params`.
+def shadow_model(
+    model: DiffusionModel, values: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]
+) -> DiffusionModel:
+    """The model in eval mode over shared memory.
 
     Nothing of the live modules changes, whatever is done to the shadow's structure, flags or modes.
+
+    Args:
+        model: the live one.
+        values: by name, what the shadow has in place of some parameters.
+        parameters: by the same names, the live parameters themselves.
     """
-    swapped = {id(parameter): values[name] for name, parameter in params.items()}
+    swapped = {id(parameters[name]): value for name, value in values.items()}
     shadow = copy.copy(model)
     shadow.denoiser = shadow_module(model.denoiser, swapped)
     shadow.text_encoders = {name: shadow_module(encoder, swapped) for name, encoder in model.text_encoders.items()}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from ..atomic import storage
 from ..errors import DataError
-from .about import without_private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,11 +41,11 @@ def _fields(about: About) -> dict[str, object]:
         f"steps: {about.facts['step']}" if "step" in about.facts else "",
     ]
     fields: dict[str, object] = {
-        "description": f"LoRA: {without_private(about.title)}",
+        "description": f"LoRA: {about.title}",
         "sd version": VERSIONS.get(about.family, "Other"),
-        "activation text": without_private(about.activation),
+        "activation text": about.activation,
         "preferred weight": 1.0,
-        "negative text": without_private(about.negative),
+        "negative text": about.negative,
         "notes": "; ".join(filter(None, notes)),
     }
     return fields | ({"date": about.made} if about.made else {})

@@ -52,16 +52,14 @@ def verify_lora(attachment: LoRAAttachment, files: Sequence[Path], state: Mappin
     Raises: StorageError naming the file, the loader and the difference.
     """
     with _undrawn():
-        trained = shadow_model(attachment.model, state, attachment.state_dict())
-        updates = _updates(trained, ADAPTER)
-        want = _predict(trained)
-        base = shadow_model(attachment.model, attachment.state_dict(), attachment.state_dict())
-        for module in _modules(base).values():
-            strip_adapters(module)
-        plain = _predict(base)
+        shadow = shadow_model(attachment.model, state, _parameters(attachment))
+        updates, want = _updates(shadow, ADAPTER), _predict(shadow)
+        _strip(shadow)
+        trained = _Trained(attachment, state, updates, want, _predict(shadow))
         for file in files:
             if file.suffix == ".safetensors":
-                _verify(_Trained(attachment, state, updates, want, plain), file)
+                _verify(trained, shadow, file)
+                _strip(shadow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +85,22 @@ class _Trained:
     """The base's prediction without the adapter."""
 
 
-def _verify(trained: _Trained, file: Path) -> None:
-    model = trained.attachment.model
+def _verify(trained: _Trained, base: DiffusionModel, file: Path) -> None:
+    """Load a file into the base and compare; the base holds the file's adapter afterwards."""
     try:
         dtype = next(entry.dtype for entry in read_header(file).tensors.values() if len(entry.shape) == 2)
     except (TunerError, StopIteration) as error:
         raise _fault(file, f"its header cannot be read back: {error}") from error
-    empty = shadow_model(model, trained.attachment.state_dict(), trained.attachment.state_dict())
-    for module in _modules(empty).values():
-        strip_adapters(module)
-    _load(empty, file)
-    found = _updates(empty, LOADED)
+    _load(base, file)
+    found = _updates(base, LOADED)
     if found.keys() != trained.updates.keys():
         odd = sorted(".".join(place) for place in found.keys() ^ trained.updates.keys())
-        raise _fault(
-            file,
-            f"{len(found)} layers were loaded, {len(trained.updates)} were trained; the first to differ is {odd[0]}",
-        )
-    for place, update in trained.updates.items():
-        _compare_update(file, place, found[place], update, dtype, model)
-    _compare_prediction(file, _predict(empty), trained, dtype)
+        counts = f"{len(found)} layers were loaded, {len(trained.updates)} were trained"
+        raise _fault(file, f"{counts}; the first to differ is {odd[0]}")
+    for (component, layer), update in trained.updates.items():
+        kind = max(dtype, _held_in(_modules(base)[component]), key=FILE_TOLERANCE.__getitem__)
+        _compare_update(file, f"{component}.{layer}", found[component, layer], update, kind)
+    _compare_prediction(file, _predict(base), trained, dtype)
 
 
 def _load(model: DiffusionModel, file: Path) -> None:
@@ -128,21 +122,16 @@ def _load(model: DiffusionModel, file: Path) -> None:
         raise _fault(file, f"the loader refuses it: {error}") from error
 
 
-def _compare_update(
-    file: Path, place: tuple[str, str], found: _Update, want: _Update, dtype: str, model: DiffusionModel
-) -> None:
-    own = _tolerance_of_module(_modules(model)[place[0]]) if place[0] != model.denoiser_name else 0.0
-    size = float(want.value.abs().max())
-    allowed = max(FILE_TOLERANCE[dtype], own) * size + HALF_STEP[dtype] * want.spread
+def _compare_update(file: Path, layer: str, found: _Update, want: _Update, dtype: str) -> None:
+    allowed = FILE_TOLERANCE[dtype] * float(want.value.abs().max()) + HALF_STEP[dtype] * want.spread
     difference = float((found.value - want.value).abs().max())
     if not difference <= allowed:
-        raise _fault(file, f"the update of {'.'.join(place)} differs by {difference:.3g}, {allowed:.3g} is allowed")
+        raise _fault(file, f"the update of {layer} differs by {difference:.3g}, {allowed:.3g} is allowed")
 
 
-def _tolerance_of_module(module: nn.Module) -> float:
-    """Diffusers casts a text encoder's adapter to the encoder's own dtype."""
-    names = {"torch.float16": "F16", "torch.bfloat16": "BF16"}
-    return FILE_TOLERANCE.get(names.get(str(_dtype(module)), "F32"), 0.0)
+def _held_in(module: nn.Module) -> str:
+    """The format's name of the dtype that the loaders cast an adapter to: the module's own."""
+    return {"torch.float16": "F16", "torch.bfloat16": "BF16"}.get(str(_dtype(module)), "F32")
 
 
 def _compare_prediction(file: Path, found: Tensor, trained: _Trained, dtype: str) -> None:
@@ -172,7 +161,7 @@ def _rounding(trained: _Trained, dtype: str) -> float:
         drawn = Draws(0).normal(tuple(factor.shape), "verify_rounding", name).clip(-1, 1)
         near[name] = factor * (1 + STEP[dtype] * torch.from_numpy(drawn).to(factor.device))
     attachment = trained.attachment
-    moved = _predict(shadow_model(attachment.model, near, attachment.state_dict()))
+    moved = _predict(shadow_model(attachment.model, near, _parameters(attachment)))
     return float((moved - trained.prediction).abs().max())
 
 
@@ -181,6 +170,15 @@ def _fault(file: Path, what: str) -> StorageError:
         f"{file}: loaded back by diffusers' load_lora_weights, {what}",
         "do not use this file; start the same command again to write it anew from the checkpoint",
     )
+
+
+def _parameters(attachment: LoRAAttachment) -> dict[str, nn.Parameter]:
+    return {name: parameter for group in attachment.param_groups() for name, parameter in group.params.items()}
+
+
+def _strip(shadow: DiffusionModel) -> None:
+    for module in _modules(shadow).values():
+        strip_adapters(module)
 
 
 def _updates(model: DiffusionModel, name: str) -> dict[tuple[str, str], _Update]:
