@@ -1,5 +1,7 @@
 """Laws of the aspect-ratio buckets (trap 19)."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,7 +60,7 @@ def test_the_crop_is_bounded(width, height, pair):
     if aspect <= longest:
         # Between two neighbours the nearer one is at most half the gap away, on a log scale.
         shapes = [w / h for w, h in found]
-        gap = max(b / a for a, b in zip(shapes, shapes[1:], strict=False))
+        gap = max(b / a for a, b in itertools.pairwise(shapes))
         assert kept >= gap**-0.5 - 1e-9
     else:
         assert kept == pytest.approx(longest / aspect)

@@ -88,7 +88,7 @@ def test_rows_of_a_jsonl_file():
     table = rows(
         b'\xef\xbb\xbf{"file_name": "a.jpg", "text": "a dog"}',
         b"",
-        '{"file_name": "sub/b.jpg", "text": ["one", "two"], "x": 1}'.encode(),
+        b'{"file_name": "sub/b.jpg", "text": ["one", "two"], "x": 1}',
         '{"file_name": "e\u0301.jpg", "text": "with \u2028 inside"}'.encode(),
         b'{"file_name": "c.jpg", "text": null}',
     )
@@ -141,7 +141,11 @@ def test_csv_lines_are_counted_through_quoted_breaks():
 
 @pytest.mark.parametrize(
     ("data", "word"),
-    [(b"name;text\na;b", "must name the columns"), (b"file_name,file_name\n", "each once"), (b"file_name,text\na,\xfc", "byte 17")],
+    [
+        (b"name;text\na;b", "must name the columns"),
+        (b"file_name,file_name\n", "each once"),
+        (b"file_name,text\na,\xfc", "byte 17"),
+    ],
 )
 def test_a_csv_that_is_none(data, word):
     with pytest.raises(DataError, match=word) as caught:
@@ -168,7 +172,9 @@ def test_random_bytes_give_a_table_or_a_data_error(data):
 
 ROW = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["file_name", "text", "x"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["file_name", "text", "x"]), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 

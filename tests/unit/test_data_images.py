@@ -1,5 +1,6 @@
 """The decoder against pictures made here, one test a row of what can be wrong with a file. Numbers are traps.md's."""
 
+import contextlib
 import io
 import logging
 import os
@@ -34,7 +35,9 @@ def noise(width=48, height=32, mode="RGB", seed=0):
 def arrow(width=48, height=32):
     """A picture that no turn or mirror leaves the same: smooth enough for lossy formats."""
     y, x = np.mgrid[:height, :width]
-    return Image.fromarray(np.stack([x * 255 // width, y * 255 // height, (x * y) * 255 // (width * height)], -1).astype(np.uint8))
+    return Image.fromarray(
+        np.stack([x * 255 // width, y * 255 // height, (x * y) * 255 // (width * height)], -1).astype(np.uint8)
+    )
 
 
 def decode(data, background="white"):
@@ -42,7 +45,7 @@ def decode(data, background="white"):
 
 
 def refused(data, *words):
-    """Both doors refuse it (the header alone, where `header`), naming the file and the reason."""
+    """It is refused, in one line that names the file and the reason."""
     with pytest.raises(DataError) as caught:
         images.decode(data, "folder/x.png", "white")
     assert caught.value.message.startswith("folder/x.png: ")
@@ -59,7 +62,13 @@ def png_chunk(kind, body):
 def png(width, height, depth, colour, rows, *chunks):
     """A PNG written by hand, for what Pillow cannot write."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + b"".join(chunks)
+        + png_chunk(b"IDAT", zlib.compress(rows))
+        + png_chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
@@ -67,7 +76,9 @@ def png(width, height, depth, colour, rows, *chunks):
 def test_upright_before_any_size_is_read(kind, turn):  # trap 16
     exif = Image.Exif()
     exif[ORIENTATION] = turn
-    best = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 95}}.get(kind, {})
+    best = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 95}}.get(
+        kind, {}
+    )
     given = {"tiffinfo": {ORIENTATION: turn}} if kind == "TIFF" else {"exif": exif}
     data = encoded(arrow(), kind, **best, **given)
     stored = np.asarray(arrow()).astype(int)
@@ -291,7 +302,13 @@ def test_heic_is_read_where_its_package_is_there():
 
 @pytest.mark.parametrize(
     ("size", "word"),
-    [((9000, 9000), "64 MP"), ((30000, 30000), "64 MP"), ((17000, 3000), "16384"), ((15, 40), "16 pixels"), ((400, 40), "8 times")],
+    [
+        ((9000, 9000), "64 MP"),
+        ((30000, 30000), "64 MP"),
+        ((17000, 3000), "16384"),
+        ((15, 40), "16 pixels"),
+        ((400, 40), "8 times"),
+    ],
 )
 def test_sizes_beyond_the_limits_are_refused_by_the_header(size, word):
     bomb = png(*size, 8, 2, b"")  # no pixels at all: only the header can have been read
@@ -311,9 +328,13 @@ def test_a_jpeg_of_endless_scans_is_refused():
     refused(data[:-2] + scan * 300 + b"\xff\xd9", "scans")
 
 
+DAMAGED_EXIF = (
+    b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x01\x0f\0\x02\0\0\x10\0\0\0\xff\xff\0\0\0\0"
+)
+
+
 def test_damaged_exif_is_refused_for_up_is_unknown():
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x01\x0f\0\x02\0\0\x10\0\0\0\xff\xff\0\0\0\0"
-    refused(encoded(noise(), "JPEG", exif=exif), "EXIF", "which way is up")
+    refused(encoded(noise(), "JPEG", exif=DAMAGED_EXIF), "EXIF", "which way is up")
 
 
 def test_exif_without_its_end_mark_still_says_which_way_is_up():
@@ -328,13 +349,24 @@ def test_a_file_over_the_byte_limit_is_refused(monkeypatch):
 
 def test_nothing_global_is_left_changed_and_nothing_is_printed(capfd):
     before = (list(warnings.filters), Image.MAX_IMAGE_PIXELS, list(logging.getLogger("PIL").handlers))
-    for data in (encoded(noise(), "PNG"), png(9600, 9600, 8, 2, b""), encoded(noise(128, 128), "TIFF")[:-100], b"II*\0junk"):
-        try:
+    for data in (
+        encoded(noise(), "PNG"),
+        png(9600, 9600, 8, 2, b""),
+        encoded(noise(128, 128), "TIFF")[:-100],
+        b"II*\0junk",
+    ):
+        with contextlib.suppress(DataError):
             images.decode(data, "x", "white")
-        except DataError:
-            pass
     assert before == (list(warnings.filters), Image.MAX_IMAGE_PIXELS, list(logging.getLogger("PIL").handlers))
     assert capfd.readouterr() == ("", "")
+
+
+def test_warnings_are_refusals_whatever_the_filters_are():
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        refused(png(9600, 9600, 8, 2, b""), "64 MP")
+        refused(encoded(noise(), "JPEG", exif=DAMAGED_EXIF), "EXIF")
+    assert heard == []
 
 
 def test_threads_decode_at_once_without_losing_a_warning_filter():
