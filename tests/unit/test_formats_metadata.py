@@ -235,7 +235,7 @@ def test_the_preview_has_the_pixels_and_nothing_else(tmp_path):
     info.add_text("parameters", "secret words")
     picture = Image.new("RGB", (8, 4), (1, 2, 3))
     source = tmp_path / "sample.png"
-    picture.save(source, pnginfo=info, exif=b"Exif\0\0secret")
+    picture.save(source, pnginfo=info, exif=b"Exif\0\0secret", icc_profile=b"secret profile")
     files = write(tmp_path / "adapter", preview=source)
     copy = tmp_path / "adapter" / "dog-run-3.png"
     assert copy in files

@@ -107,7 +107,7 @@ def _use_in_diffusers(about: About, layers: Sequence[Pair]) -> str:
     pipeline = PIPELINES.get(about.family, "DiffusionPipeline")
     text_trained = any(pair.component.startswith("text_encoder") for pair in layers)
     denoiser = next((pair.component for pair in layers if not pair.component.startswith("text_encoder")), "unet")
-    warning = " It loads the denoiser's part alone, so here prefer the pipeline." if text_trained else ""
+    alone = ", without the text encoder's part, so here the pipeline is better" if text_trained else ""
     return f"""## In diffusers
 
 Run this beside the files, or put the repository's name on the Hub in place of `"."`.
@@ -126,7 +126,7 @@ image = pipe({_example(about)!r}, num_inference_steps=25).images[0]
 image.save("picture.png")
 ```
 
-On the denoiser alone:{warning}
+On the {"UNet" if denoiser == "unet" else denoiser} alone{alone}:
 
 ```python
 import torch
@@ -185,7 +185,7 @@ def _training(about: About, *, rank: int, alpha: float) -> str:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _example(about: About) -> str:

@@ -60,21 +60,26 @@ def _lora_facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
         for layers in found.components.values()
         for factors in layers.values()
     }
-    width = cross_width(header, found)
     rank = ranks.pop() if len(ranks) == 1 else sorted(ranks)
     alpha = alphas.pop() if len(alphas) == 1 else sorted(alphas, key=str)
     if found.style == "diffusers":
         alpha = _adapter_alpha(header.metadata) or rank
     return {
         "format": found.style,
-        "family": WIDTHS.get(width, f"another base (text width {width})")
-        if width is not None
-        else "Stable Diffusion 1",
+        "family": _family(cross_width(header, found), header.metadata.get("tuner_backbone")),
         "rank": rank,
         "alpha": alpha,
         "targets": {component: len(layers) for component, layers in found.components.items()},
         "loads_in": loads_in(found),
     }
+
+
+def _family(width: int | None, backbone: str | None) -> str:
+    """Of a LoRA for the UNet by the width of the text that it reads."""
+    if width is None:
+        return "Stable Diffusion 1"
+    own = "Stable Diffusion 1's layout" if backbone == "sd15" else "another base"
+    return WIDTHS.get(width, f"{own}, text width {width}")
 
 
 def loads_in(found: Found) -> dict[str, str]:
