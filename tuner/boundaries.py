@@ -69,8 +69,9 @@ class Boundary:
         number = self.processes.agree(self.actions.signal() or 0)
         last = done >= self.steps
         stopping = number or ("stop" in commands) or ("stop-now" in commands)
-        if done % self.recipe.log.every == 0 or last or stopping:
-            self._report(done)
+        interval_ends = done % self.recipe.log.every == 0
+        if interval_ends or last or stopping:
+            self._report(done, interval_ends=interval_ends)
         self.watcher.progress(done)
         at_once = "stop-now" in commands
         if (self._due(self.sample_every, done, last=last) and not stopping) or "sample" in commands:
@@ -97,15 +98,17 @@ class Boundary:
         code = self.processes.agree(code)
         return [command for command, bit in _BITS.items() if code & bit]
 
-    def _report(self, done: int) -> None:
+    def _report(self, done: int, *, interval_ends: bool) -> None:
         """Write the interval's numbers down; stop where too many steps in a row were bad.
+
+        A run that stops within an interval leaves it open, so that going on gives the means it would have had.
 
         Raises: NumbersError naming the files of the latest bad step.
         """
         import torch
 
         guard = self.training.guard
-        means = self.training.tally.read()
+        means = self.training.tally.read(interval_ends=interval_ends)
         skipped, worst, last_bad, scale = torch.stack(
             [t.double() for t in (guard.skipped, guard.worst, guard.last_bad, guard.scale)]
         ).tolist()
@@ -120,7 +123,8 @@ class Boundary:
         if worst and skipped > self._skipped:
             names = ", ".join(self.actions.files(int(last_bad))[:8])
             self.watcher.warn(f"step {int(last_bad) + 1} was not finite and moved nothing ({names})")
-        guard.acknowledge()
+        if interval_ends:
+            guard.acknowledge()
         seconds, count = self._worked
         self._worked = (0.0, 0)
         values: dict[str, Any] = dict(means)

@@ -74,8 +74,10 @@ def run(
             stack.enter_context(place.lock())
         state, rejected = checkpoint.newest(place.checkpoints)
         _refuse_finished(place, recipe, state)
-        recorder = stack.enter_context(Recorder(place, step=state.step if state else 0, total=recipe.train.steps))
-        watcher = Watchers([recorder, *watchers] if processes.main else [])
+        watcher = Watchers([])
+        if processes.main:  # the others write nothing
+            recorder = Recorder(place, step=state.step if state else 0, total=recipe.train.steps)
+            watcher = Watchers([stack.enter_context(recorder), *watchers])
         stack.callback(watcher.close)
         for line in rejected:
             watcher.warn(line)
@@ -236,7 +238,8 @@ class _Run:
             return 0
         training.restore(self.state.tensors)
         self.watcher.say(f"going on from step {self.state.step}")
-        self.place.journal("resumed", step=self.state.step)
+        if self.processes.main:
+            self.place.journal("resumed", step=self.state.step)
         return self.state.step
 
     def _same_run(self, now: Mapping[str, Any]) -> None:

@@ -37,12 +37,12 @@ class Tally:
         for name, value in values.items():
             self.sums[name] += torch.where(found > 0, 0.0, value.float())
 
-    def read(self) -> dict[str, float]:
-        """Means over the interval; empty where every step was bad. Starts the next interval."""
+    def read(self, *, interval_ends: bool = True) -> dict[str, float]:
+        """Means over the interval so far; empty where every step was bad. Starts the next one where it ends."""
         import torch
 
         values = dict(zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True))
-        for total in self.sums.values():
+        for total in self.sums.values() if interval_ends else ():
             total.zero_()
         steps = values.pop("steps")
         return {name: value / steps for name, value in values.items()} if steps else {}

@@ -2,10 +2,10 @@
 
 `python fork_server.py` reads one job a line (JSON) from stdin and answers with one line each. A job:
     run_dir, cache, recipe    what to run, where, with which TUNER_CACHE
-    kill                      {"group", "event", "before", "delay_s"} or null
+    kill                      {"group", "event" and/or "step", "delay_s"} or null
     hooks                     {name: argument} of engine_hooks.HOOKS, applied in the child before the run
     new                       as engine.run's
-    status                    "run_dir/cache"-independent file that takes the events, the place of death and the error
+    note                      file that takes the counts of events and the error; beside it .place and .log
 """
 
 from __future__ import annotations
@@ -58,8 +58,13 @@ def warm_up() -> None:
     import numpy.random  # noqa: F401
     import peft  # noqa: F401
     import PIL.PngImagePlugin  # noqa: F401
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler  # noqa: F401
-    from diffusers import StableDiffusionPipeline  # noqa: F401
+    import torch
+    from diffusers import (  # noqa: F401
+        DDIMScheduler,
+        DPMSolverMultistepScheduler,
+        EulerDiscreteScheduler,
+        StableDiffusionPipeline,
+    )
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: F401
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: F401
     from transformers import CLIPTextModel, CLIPTokenizer  # noqa: F401
@@ -71,6 +76,13 @@ def warm_up() -> None:
     import tuner.planning
     import tuner.recipe
     import tuner.training  # noqa: F401
+    from tuner.adapters import Adapter
+    from tuner.backbones import Backbone
+    from tuner.draws import Draws
+
+    model = Backbone.read({"name": "sd15", "model": "toybox"}).load(device=torch.device("cpu"), dtype=torch.float32)
+    adapter = Adapter.read({"name": "lora", "rank": 2, "text_encoder_lr": 1e-3})
+    adapter.attach(model, keep_base=False, draws=Draws(0))
 
 
 class Spy:
@@ -89,13 +101,18 @@ class Spy:
         text = f"{self.group} {self.steps}".encode()
         self.place[: len(text) + 8] = text + b" " * 8
 
-    def event(self, before: bool) -> None:
+    def event(self) -> None:
         """Both sides of a system call and each call of a watcher are events."""
         with self.lock:
             number = self.counts.get(self.group, 0)
             self.counts[self.group] = number + 1
         kill = self.kill
-        if kill and kill["group"] == self.group and kill["event"] == number:
+        if (
+            kill
+            and kill["group"] == self.group
+            and kill.get("event", number) == number
+            and kill.get("step", self.steps) == self.steps
+        ):
             if kill["delay_s"] <= 0:
                 die()
             timer = threading.Timer(kill["delay_s"], die)
@@ -114,9 +131,9 @@ def watch_calls(spy: Spy) -> None:
 
 def _counted(call, spy):
     def counted(*args, **keys):
-        spy.event(before=True)
+        spy.event()
         result = call(*args, **keys)
-        spy.event(before=False)
+        spy.event()
         return result
 
     return counted
@@ -133,22 +150,22 @@ def watcher_of(spy: Spy):
                 if done == total:
                     spy.group = "saving"  # what is left is to put the files in their place
             spy.mark()
-            spy.event(before=True)
+            spy.event()
 
         def progress(self, done):
             if spy.group == "steps":
                 spy.steps = done
                 spy.mark()
-            spy.event(before=True)
+            spy.event()
 
         def metrics(self, step, values):
-            spy.event(before=True)
+            spy.event()
 
         def samples(self, step, pictures):
-            spy.event(before=True)
+            spy.event()
 
         def saved(self, step, files):
-            spy.event(before=True)
+            spy.event()
 
     return Seen()
 

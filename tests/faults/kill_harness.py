@@ -31,8 +31,8 @@ SMALL: dict[str, Any] = {
     "adapters": [{"name": "lora", "rank": 2, "where": "cross_attention", "dropout": 0.1, "text_encoder_lr": 1e-3}],
     "task": "dreambooth",
     "data": {
-        "resolution": 48,
-        "bucket_step": 16,
+        "resolution": 32,
+        "bucket_step": 8,
         "flip": True,
         "caption_dropout": 0.2,
         "instance": {"caption": "a photo of sks dog"},
@@ -118,8 +118,10 @@ class Server:
 
     def close(self) -> None:
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.wait(30)
+        self.process.stdout.close()
 
 
 # What is compared
@@ -176,6 +178,10 @@ def leftovers(*places: Path) -> list[str]:
     return [str(p.relative_to(place)) for place in places for p in place.rglob("*") if atomic.TEMPORARY.match(p.name)]
 
 
+def finished(run: Path) -> bool:
+    return (run / "status.json").is_file() and json.loads((run / "status.json").read_text())["state"] == "done"
+
+
 # Killing
 
 
@@ -228,15 +234,11 @@ class Killing:
         while True:
             folder = self.folder / name
             shutil.rmtree(folder, ignore_errors=True)
-            places = self._kills(folder, group, draws, chain)
+            places, end = self._kills(folder, group, draws, chain)
             if places and places[0][0] == group:
                 break
             missed += 1
-        end = self.server.run(self.tree, folder, cache=self.cache(folder), **self.job)
-        if end.code != 0:
-            return Story(places, missed, [f"the resumed run ended with {end}"], [])
-        different = unequal(self.expected, left_behind(folder / "run"))
-        return Story(places, missed, different, leftovers(folder))
+        return self._compared(folder, places, missed, end)
 
     def at(self, name: str, kill: dict[str, Any]) -> Story:
         """Kill at one chosen moment."""
@@ -244,22 +246,28 @@ class Killing:
         first = self.server.run(self.tree, folder, cache=self.cache(folder), kill=kill, **self.job)
         if not first.killed:
             raise RuntimeError(f"nothing died at {kill}: {first}")
-        end = self.server.run(self.tree, folder, cache=self.cache(folder), **self.job)
-        if end.code != 0:
-            return Story([first.place], 0, [f"the resumed run ended with {end}"], [])
-        return Story([first.place], 0, unequal(self.expected, left_behind(folder / "run")), leftovers(folder))
+        return self._compared(folder, [first.place], 0, first)
 
-    def _kills(self, folder: Path, group: str, draws: random.Random, chain: int) -> list[tuple[str, int]]:
+    def _compared(self, folder: Path, places: list[tuple[str, int]], missed: int, end: End) -> Story:
+        """Let the run go on to its end, where it has not got there yet, and compare."""
+        if end.killed and not finished(folder / "run"):  # a kill after the last write leaves nothing to do
+            end = self.server.run(self.tree, folder, cache=self.cache(folder), **self.job)
+        if end.code not in (0, None):
+            return Story(places, missed, [f"the resumed run ended with {end}"], [])
+        return Story(places, missed, unequal(self.expected, left_behind(folder / "run")), leftovers(folder / "run"))
+
+    def _kills(self, folder: Path, group: str, draws: random.Random, chain: int) -> tuple[list[tuple[str, int]], End]:
+        """Up to `chain` kills, and how the last of these starts ended; the first must hit."""
         places: list[tuple[str, int]] = []
         for number in range(chain):
             kill = self.draw(group if number == 0 else draws.choice(GROUPS), draws)
             end = self.server.run(self.tree, folder, cache=self.cache(folder), kill=kill, **self.job)
             if not end.killed:
-                if number == 0:
-                    return []
                 break
             places.append(end.place)
-        return places
+            if finished(folder / "run"):
+                break
+        return places, end
 
 
 def summary(stories: list[Story]) -> str:

@@ -1,0 +1,50 @@
+"""What the fault tests share: a server that forks runs, and a cache with nothing but the toybox in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def fork_server():
+    from kill_harness import Server
+
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def seed_cache(tmp_path_factory) -> Path:
+    """A cache that holds the toybox model alone. Copy it, do not fill it."""
+    from tuner import toybox
+
+    place = tmp_path_factory.mktemp("seed-cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNER_CACHE", str(place))
+        toybox.folder("sd15")
+    return place
+
+
+@pytest.fixture(scope="session")
+def shared_cache(seed_cache, tmp_path_factory) -> Path:
+    """A cache for runs whose caching is not what is tested."""
+    import shutil
+
+    place = tmp_path_factory.mktemp("shared") / "cache"
+    shutil.copytree(seed_cache, place)
+    return place
+
+
+@pytest.fixture(scope="session")
+def drawn_pictures(tmp_path_factory) -> Path:
+    """Five drawn photos that fill more than two buckets at 32 px."""
+    import shutil
+
+    from tuner import toybox
+
+    place = tmp_path_factory.mktemp("photos") / "dog"
+    shutil.copytree(toybox.pictures(), place)
+    return place
