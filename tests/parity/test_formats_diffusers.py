@@ -26,6 +26,7 @@ from tuner.formats.lora import DIFFUSERS_FILE, write_lora
 from tuner.formats.verify import verify_lora
 
 NAME = "dog"
+slow = pytest.mark.slow
 FILES = (DIFFUSERS_FILE, f"{NAME}.safetensors")
 PROMPT = "a photo of sks dog"
 CASES = {
@@ -192,7 +193,7 @@ def test_no_alpha_hides_outside_the_factors(cases):
         assert gap(float(alpha) / down.shape[0] * up @ down, want) < 1e-6
 
 
-@pytest.mark.parametrize(("dtype", "kind"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize(("dtype", "kind"), [("fp16", torch.float16), pytest.param("bf16", torch.bfloat16, marks=slow)])
 def test_half_files_hold_half_tensors_and_verify(tmp_path, dtype, kind):
     trained = Trained(tmp_path, dtype=dtype, rank=4, alpha=3, text_encoder_lr=1e-4)
     verify_lora(trained.attachment, trained.files, trained.state)
@@ -204,7 +205,7 @@ def test_half_files_hold_half_tensors_and_verify(tmp_path, dtype, kind):
     assert all(t.dtype == torch.float32 and torch.equal(t, trained.state[name]) for name, t in live.items())
 
 
-@pytest.mark.parametrize("compute", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("compute", [torch.bfloat16, pytest.param(torch.float16, marks=slow)])
 def test_files_of_a_half_precision_model_verify(tmp_path, compute):
     trained = Trained(tmp_path, compute=compute, rank=4, alpha=3, text_encoder_lr=1e-4)
     verify_lora(trained.attachment, trained.files, trained.state)
@@ -320,7 +321,7 @@ def step(trained: Trained) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in params])
 
 
-@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("compute", [torch.float32, pytest.param(torch.bfloat16, marks=slow)])
 def test_verifying_leaves_the_live_model_as_it_was(tmp_path, compute):
     trained = Trained(tmp_path, compute=compute, rank=4, alpha=3, dropout=0.3, text_encoder_lr=1e-4)
     trained.model.denoiser.train()
@@ -451,14 +452,11 @@ def rounded(tensors):
     return {name: t if name.endswith(".alpha") else t.half().float() for name, t in tensors.items()}
 
 
+BOTH = (zeroed, one_layer_dropped, one_key_dropped, one_zeroed, text_dropped, swapped, rounded)
 BREAKS = [
-    *((DIFFUSERS_FILE, broken) for broken in (unfolded, wrong_prefix)),
+    *((DIFFUSERS_FILE, broken) for broken in (unfolded, wrong_prefix, *BOTH)),
     *((f"{NAME}.safetensors", broken) for broken in (wrong_alpha, no_alpha)),
-    *(
-        (file, broken)
-        for file in FILES
-        for broken in (zeroed, one_zeroed, one_layer_dropped, text_dropped, one_key_dropped, swapped, rounded)
-    ),
+    *(pytest.param(f"{NAME}.safetensors", broken, marks=slow) for broken in BOTH),
 ]
 
 
@@ -497,7 +495,7 @@ def test_wrong_adapter_metadata_is_found(breakable, tmp_path):
         verify_lora(breakable.attachment, [wrong], breakable.state)
 
 
-@pytest.mark.parametrize("size", [1e-7, 1e-3])
+@pytest.mark.parametrize("size", [1e-7, pytest.param(1e-3, marks=slow)])
 def test_a_small_effect_hides_no_fault(tmp_path, size):
     """After few steps the prediction has hardly changed; the comparison by layer still finds a wrong alpha."""
     trained = Trained(tmp_path, size=size, rank=4, alpha=3)
@@ -520,7 +518,7 @@ def test_a_damaged_file_is_found(breakable, tmp_path, content):
 
 
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("strength", [0.6, 0.0, -0.5])
+@pytest.mark.parametrize("strength", [0.6, 0.0, pytest.param(-0.5, marks=slow)])
 def test_strength_scales_the_update(cases, base, file, strength):
     trained = cases("alpha below rank")
     pipe = plain()
@@ -683,7 +681,7 @@ def blocks(card: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("case", ["unet and text", "unet"])
+@pytest.mark.parametrize("case", ["unet and text", pytest.param("unet", marks=slow)])
 def test_the_code_of_the_card_runs(cases, base, monkeypatch, case):
     trained = cases(case)
     monkeypatch.chdir(trained.folder)
