@@ -95,7 +95,7 @@ class Console(Watcher):
             self._drawn = now
             self._face.draw(phase, now)
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:  # noqa: ARG002  (the bar shows the step)
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.loss = values.get("loss", self.loss)
         if self._phase is not None:
             forms = {"loss": "loss {:.4f}", "lr": "lr {:.1e}"}
@@ -157,7 +157,7 @@ class Lines(Face):
         self.named: set[str] = set()
         """Phases that were announced; one that is come back to after an interlude is not."""
 
-    def line(self, text: str, *, loud: bool = False) -> None:  # noqa: ARG002  (a file knows no colours)
+    def line(self, text: str, *, loud: bool = False) -> None:
         if self.gone:
             return
         try:
@@ -195,7 +195,13 @@ class Bar(Face):
         from rich.console import Console as Rich
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self.rich = Rich(file=stream, highlight=False, markup=False, emoji=False)
+        class Unbroken(Rich):
+            """rich ends the process where the reader goes away; a run must outlive its reader."""
+
+            def on_broken_pipe(self) -> None:
+                raise BrokenPipeError
+
+        self.rich = Unbroken(file=stream, highlight=False, markup=False, emoji=False)
         self.progress: Progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),

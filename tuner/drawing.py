@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 FAMILIES = {"Stable Diffusion 1": "sd15"}
 """Backbone by the family that `inspect_file` names."""
+FOREIGN = ("Stable Diffusion 2", "SDXL")
+"""Families that `inspect_file` knows and tuner has no backbone for."""
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 MAIN_FAMILY = "sd15"
+"""Taken for a base of unusual width, such as the toybox; loading compares every layer."""
 STRENGTH = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)", re.ASCII)
 
 
@@ -60,21 +64,16 @@ class Drawing:
         Raises: UsageError where it is not known or the adapters disagree; DataError where one cannot be used.
         """
         from .backbones import Backbone
-        from .formats.inspect import inspect_file
 
-        facts = []
-        for adapter in adapters:
-            fact = inspect_file(adapter.path)
-            if fact["problem"]:
-                raise DataError(f"{adapter.path}: {fact['problem']}")
-            facts.append(fact)
-        kinds = {FAMILIES.get(str(fact["family"]), str(fact["family"])) for fact in facts} or {MAIN_FAMILY}
+        facts = [all_facts(adapter.path) for adapter in adapters]
+        for adapter, fact in zip(adapters, facts, strict=True):
+            if fact["problem"] or fact["family"] in FOREIGN:
+                raise DataError(f"{adapter.path}: {fact['problem'] or 'is for ' + fact['family']}")
+        kinds = {FAMILIES.get(str(fact["family"]), MAIN_FAMILY) for fact in facts} or {MAIN_FAMILY}
         if len(kinds) > 1:
             raise UsageError(f"the adapters are for different families: {', '.join(sorted(kinds))}", "use those of one")
         model = base if base is not None else common_base(adapters, facts)
-        settings = {"name": kinds.pop(), "model": model}
-        if settings["name"] not in Backbone.family:
-            raise DataError(f"{adapters[0].path}: is for {settings['name']}, which tuner does not know")
+        settings = {"name": kinds.pop(), "model": model, **text_settings(facts)}
         return cls(Backbone.read(settings), list(adapters), facts, base is not None, device)
 
     @property
@@ -101,6 +100,24 @@ class Drawing:
             )
 
 
+def all_facts(path: Path) -> dict[str, Any]:
+    """What the adapter at `path` says of itself, completed from the other file that the same save wrote beside it.
+
+    Raises: DataError where it cannot be read.
+    """
+    from .formats.inspect import inspect_file
+    from .formats.load import find_file
+
+    fact = inspect_file(path)
+    file = find_file(path)
+    if file.name == DIFFUSERS_FILE:  # it tells little of itself, so that equal runs give equal bytes
+        for twin in sorted(file.parent.glob("*.safetensors")):
+            if twin != file:
+                told = inspect_file(twin)
+                fact |= {key: told[key] for key, value in fact.items() if value is None}
+    return fact
+
+
 def common_base(adapters: Sequence[Strong], facts: Sequence[dict[str, Any]]) -> str:
     """The base that every adapter names. Raises: UsageError."""
     if not adapters:
@@ -121,6 +138,18 @@ def common_base(adapters: Sequence[Strong], facts: Sequence[dict[str, Any]]) -> 
             f"{adapters[0].path} was trained on a local model named {bases[0]!r}", "say where it is: --base PATH"
         )
     return bases[0]
+
+
+def text_settings(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How the text was read in training (`clip_skip`), by the recipe that the first adapter carries."""
+    from .yaml_text import parse
+
+    for fact in facts:
+        tree = parse(fact["recipe"] or "").value
+        backbone = tree.get("backbone") if isinstance(tree, dict) else None
+        if isinstance(backbone, dict) and isinstance(backbone.get("clip_skip"), int):
+            return {"clip_skip": backbone["clip_skip"]}
+    return {}
 
 
 def draw(drawing: Drawing, shots: Sequence[Shot], watcher: Watcher) -> Iterator[Image]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,11 @@ PROJECT = "tuner"
 class TensorBoard(Watcher):
     """Event files in `<run>/tensorboard`; `tensorboard --logdir runs` shows them."""
 
-    def __init__(self, run_dir: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, run_dir: Path, config: Mapping[str, Any], step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"))
+        # What an earlier process wrote after the state that is gone on from is done again.
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1 if step else None)
         self._writer.add_text("recipe", "\n".join(f"    {key}: {value}" for key, value in flat(config).items()))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
@@ -44,7 +45,7 @@ class TensorBoard(Watcher):
 class WandB(Watcher):
     """Weights & Biases, with everything switched off that reads the machine, the code or the terminal."""
 
-    def __init__(self, run_dir: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, run_dir: Path, config: Mapping[str, Any], step: int) -> None:
         import wandb  # type: ignore[import-not-found]  # optional
 
         settings = wandb.Settings(
@@ -57,7 +58,8 @@ class WandB(Watcher):
         self._wandb = wandb
         self._run = wandb.init(
             project=PROJECT,
-            name=run_dir.name,
+            name=run_dir.name if not step else f"{run_dir.name} from step {step}",
+            group=run_dir.name,
             dir=str(run_dir),
             config=dict(config),
             save_code=False,
@@ -78,7 +80,7 @@ class WandB(Watcher):
 class Trackio(Watcher):
     """trackio's own dashboard, on this machine unless TRACKIO_SPACE_ID says otherwise."""
 
-    def __init__(self, run_dir: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, run_dir: Path, config: Mapping[str, Any], step: int) -> None:
         import trackio
 
         self._trackio = trackio
@@ -86,7 +88,7 @@ class Trackio(Watcher):
             project=PROJECT,
             name=run_dir.name,
             config=flat(config),
-            resume="allow",
+            resume="allow" if step else "never",
             embed=False,
             auto_log_gpu=False,
             auto_log_cpu=False,
@@ -106,7 +108,7 @@ class Trackio(Watcher):
         self._run.finish()
 
 
-TRACKERS: Mapping[str, tuple[type[Watcher], str]] = {
+TRACKERS: Mapping[str, tuple[Callable[[Path, Mapping[str, Any], int], Watcher], str]] = {
     "tensorboard": (TensorBoard, "tensorboard"),
     "wandb": (WandB, "wandb"),
     "trackio": (Trackio, "trackio"),
@@ -127,18 +129,27 @@ def require_trackers(names: Sequence[str]) -> None:
         )
 
 
-def open_trackers(names: Sequence[str], run_dir: Path, config: Mapping[str, Any]) -> list[Watcher]:
+def open_trackers(names: Sequence[str], run_dir: Path, config: Mapping[str, Any], step: int = 0) -> list[Watcher]:
     """The watchers of `log.to`.
 
     Args:
         names: of `TRACKERS`.
         run_dir: of the run; its last component is the run's name there.
         config: the recipe without paths and tokens (`recipe_file.scrub`).
+        step: optimizer steps that are done already.
 
     Raises: UsageError where a package is missing.
     """
     require_trackers(names)
-    return [TRACKERS[name][0](run_dir, config) for name in names]  # type: ignore[call-arg]
+    config = pathless(config)
+    return [TRACKERS[name][0](run_dir, config, step) for name in names]
+
+
+def pathless(tree: Any) -> Any:
+    """A tree without its `path` keys: even the last part of a folder's name may be somebody's."""
+    if isinstance(tree, Mapping):
+        return {key: pathless(value) for key, value in tree.items() if key != "path"}
+    return [pathless(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

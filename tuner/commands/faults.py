@@ -24,9 +24,9 @@ FAULT, USAGE, IO, INTERRUPTED, PIPE = 1, 2, 74, 130, 141
 
 def report(error: BaseException, *, as_json: bool) -> int:
     """Say what happened, on stderr (or as one JSON document on stdout), and give the exit code."""
-    if isinstance(error, SystemExit):
+    if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
         return error.code if isinstance(error.code, int) else FAULT
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError | SystemExit):  # typer turns the first into the second
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush has where to go
         return PIPE
@@ -56,8 +56,9 @@ def unexpected(error: BaseException) -> Words:
     """What to say of any other: one line, and where the traceback is."""
     if os.environ.get("TUNER_DEBUG") == "1":
         traceback.print_exception(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        message = f"{error.filename}: {(error.strerror or first_line(error)).lower()}"
+    if isinstance(error, OSError):
+        place = "input or output" if error.filename is None else error.filename
+        message = f"{place}: {(error.strerror or first_line(error)).lower()}"
         return "storage", message, f"details in {write_details(error)}", IO
     message = f"{type(error).__name__}: {first_line(error)}"
     return "fault", message, f"this is a fault of tuner; details in {write_details(error)}", FAULT

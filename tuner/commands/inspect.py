@@ -27,7 +27,6 @@ LABELS = {
     "weights": "weights",
     "resolution": "resolution",
     "steps": "steps",
-    "loads_in": "loads in",
 }
 
 
@@ -43,6 +42,7 @@ def inspect(
         emit(facts)
         return 0
     rows = [(label, said(key, facts[key])) for key, label in LABELS.items() if facts.get(key) not in (None, {}, [])]
+    rows += [("loads in" if number == 0 else "", text) for number, text in enumerate(tools(facts["loads_in"]))]
     typer.echo(columns(rows))
     if facts.get("recipe"):
         typer.echo("\nIt carries the recipe that made it; `--json` shows it.")
@@ -57,6 +57,12 @@ def said(key: str, value: Any) -> str:
         return size(value)
     if key == "targets":
         return ", ".join(f"{count} in the {component}" for component, count in value.items())
-    if key == "loads_in":
-        return "; ".join(f"{tool}: {how}" for tool, how in value.items())
     return f"{value:,}" if isinstance(value, int) and key == "parameters" else str(value)
+
+
+def tools(loads_in: dict[str, str]) -> list[str]:
+    """A line for each answer, with the tools that it holds for."""
+    by_answer: dict[str, list[str]] = {}
+    for tool, how in loads_in.items():
+        by_answer.setdefault(how, []).append(tool)
+    return [f"{', '.join(names)}: {how}" for how, names in by_answer.items()]

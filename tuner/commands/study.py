@@ -9,6 +9,7 @@ import typer
 
 from .arguments import AsJson, Rehearse, Words, read
 from .output import emit
+from .runs import ROOT as RUNS
 
 if TYPE_CHECKING:
     from ..data.scan import Scan
@@ -46,7 +47,8 @@ def verdict(recipe: Recipe, found: Scan) -> str:
         else:
             count = len(found.examples.get(role.name, ()))
             lines.append(f"{role.name}: {count} {'picture' if count == 1 else 'pictures'} can be used")
-    fault = f", but {len(found.refused)} files cannot be used" if found.refused else ""
+    many = "1 file" if len(found.refused) == 1 else f"{len(found.refused)} files"
+    fault = f", but {many} cannot be used" if found.refused else ""
     return "\n".join([*lines, f"the recipe is sound{fault}; `tuner plan` shows what it will do"])
 
 
@@ -57,9 +59,10 @@ def show_plan(
     as_json: AsJson = False,
 ) -> int:
     """Show what a run will do and need: steps, pictures, memory, disk. Nothing is loaded."""
-    from ..planning import plan
+    from ..planning import measured_rate, plan
 
-    planned = plan(read(words, rehearse=rehearse).recipe, run_dir=run_dir)
+    recipe = read(words, rehearse=rehearse).recipe
+    planned = plan(recipe, run_dir=run_dir, steps_a_second=measured_rate(recipe, RUNS))
     if as_json:
         emit(planned.to_json())
     else:

@@ -57,7 +57,9 @@ def plural_of(value: float, word: str) -> str:
 
 def short(value: float) -> str:
     """'160', '2.5', '0.04'."""
-    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.2g}"
+    if value >= 100 or value == round(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def capped(lines: Sequence[str]) -> list[str]:
@@ -115,9 +117,8 @@ def caption_lines(plan: Plan) -> list[str]:
             *lines,
             f"none looks longer than the {captions.window} tokens that fit (an estimate without the tokeniser)",
         ]
-    long = (
-        f"{len(captions.long)} look longer than the {captions.window} tokens that fit, so their ends would be cut off"
-    )
+    many = "1 looks" if len(captions.long) == 1 else f"{len(captions.long)} look"
+    long = f"{many} longer than the {captions.window} tokens that fit, so the end would be cut off"
     return [*lines, f"{long} (an estimate without the tokeniser):", *capped([f"  {name}" for name in captions.long])]
 
 
@@ -140,16 +141,13 @@ def cache_lines(plan: Plan) -> list[str]:
             what = f"at most {size(cost.bytes)}; {once} encoded once, before the first step"
         else:
             what = f"{plural(cost.encoded_a_step, 'picture')} encoded in every step"
-        if cost.texts_a_step:
-            what += f"; {plural(cost.texts_a_step, 'caption')} encoded in every step, since the text encoder trains"
-        mark = (
-            " (this recipe)"
-            if number == 0
-            else ""
-            if cost.possible
-            else " (not with a fresh crop or colour on every visit)"
-        )
+        mark = " (this recipe)" if number == 0 else ""
+        if not cost.possible:
+            mark = " (not here, where every visit changes the picture)"
         lines.append(f"{cost.choice}{mark}: {what}")
+    texts = plan.caches[0].texts_a_step
+    if texts:
+        lines.append(f"either way {plural(texts, 'caption')} encoded in every step, since the text encoder trains")
     return lines
 
 

@@ -140,8 +140,7 @@ def plan(
     load = load_of(recipe, layout, buckets, len(roles), trainable, bool(generate))
     state = trainable * (8 + (4 if recipe.train.ema else 0))
     result = Plan(
-        title=f"{recipe.task.key} x {' + '.join(adapter.key for adapter in recipe.adapters)} on {recipe.backbone.key}"
-        f" ({recipe.backbone.model})",
+        title=title(recipe),
         length=total,
         exposures=seen,
         buckets=buckets,
@@ -165,6 +164,12 @@ def plan(
     )
     result.refusals.extend(refusals(result))
     return result
+
+
+def title(recipe: Recipe) -> str:
+    """What is trained, in a line."""
+    adapters = " + ".join(adapter.key for adapter in recipe.adapters)
+    return f"{recipe.task.key} x {adapters} on {recipe.backbone.key} ({recipe.backbone.model})"
 
 
 def to_generate(recipe: Recipe, scan: Scan) -> dict[str, int]:
