@@ -46,6 +46,8 @@ class Flow(Objective):
 
 
 class BoundFlow(BoundObjective):
+    prediction = "velocity"
+
     def __init__(self, flow: Flow):
         self.flow = flow
 

@@ -35,6 +35,9 @@ class Objective(Choice):
 class BoundObjective(ABC):
     """An objective with its tables."""
 
+    prediction: str
+    """What the denoiser predicts: epsilon, v or velocity."""
+
     @abstractmethod
     def corrupt(self, batch: Batch) -> Noised:
         """Add the batch's own noise at its own levels. Pure; no host sync."""
