@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
@@ -16,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
+from .field_help import field_docs
 from .strict import TAG, strict
 from .wording import choices, quoted, sentence, suggest, what
 
@@ -26,10 +28,16 @@ class Part(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
         validate_default=True,
         allow_inf_nan=False,
     )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = cls.__annotations__
+        for name, doc in field_docs(cls).items():
+            if not str(own[name]).startswith("ClassVar"):
+                own[name] = Annotated[own[name], Field(description=doc)]
 
     @model_validator(mode="wrap")
     @classmethod

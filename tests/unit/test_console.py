@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tuner.console import LINE_S, REFRESH_S, Console, duration, pace
+from tuner.console import Console
+from tuner.terminal import LINE_S, REFRESH_S, duration, pace
 
 
 class Clock:
@@ -73,6 +74,19 @@ def test_an_interlude_is_not_announced_twice(clock):
         console.phase("training", 30, step)
     console.close()
     assert stream.getvalue().splitlines() == ["sampling: 2 to do", "training: 30 to do"]
+
+
+def test_the_time_of_a_phase_counts_its_interludes(clock):
+    console, stream = lines_console(clock)
+    for start in (0, 20):
+        console.phase("training", 40, start)
+        for step in range(start, start + 20):
+            clock.now += 1
+            console.progress(step + 1)
+        console.phase("sampling", 2)
+        clock.now += 5
+    console.close()
+    assert "training 40 of 40 in 45 s" in stream.getvalue()
 
 
 def test_warnings_are_seen_and_counted(clock):
@@ -153,6 +167,19 @@ def test_the_bar_shows_loss_lr_speed_and_time_left(clock, monkeypatch):
     ):
         assert word in text
     assert text.rstrip("\n").endswith("\x1b[?25h") or "\x1b[?25h" in text  # the cursor comes back
+
+
+def test_what_is_done_at_once_needs_no_bar(clock, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    console = Console(stream, clock)
+    train(console, clock, 5, 0.01)
+    console.warn("look at this")
+    console.close()
+    assert stream.getvalue() == "training 5 of 5 in 0 s\n\x1b[33mwarning: look at this\x1b[0m\n" or (
+        stream.getvalue() == "\x1b[33mwarning: look at this\x1b[0m\ntraining 5 of 5 in 0 s\n"
+    )
+    assert console._face.progress is None
 
 
 def test_a_dumb_terminal_gets_lines(clock, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..terminal import duration
 from .disk import size
 
 if TYPE_CHECKING:
@@ -189,11 +190,3 @@ def time_lines(plan: Plan) -> list[str]:
     return [
         f"about {duration(plan.seconds)} of training, at the {plan.steps_a_second:.2g} steps a second measured before"
     ]
-
-
-def duration(seconds: float) -> str:
-    """'45 s', '12 min', '3 h 20 min'."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
