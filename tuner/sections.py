@@ -103,7 +103,7 @@ class Train(Part):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the frozen model; adapters are always fp32. auto: bf16 where the GPU has it, else fp16 on CUDA, else fp32."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third slower."""
+    """Recompute the denoiser's activations in the backward pass: less memory, about a third slower."""
     ema: EMA | None = None
     """Keep an average of the weights; files and samples then use it."""
     seed: int = Field(default=0, ge=0, lt=2**63)
