@@ -1,7 +1,8 @@
 """How much memory each phase of a run needs: weights, activations and optimizer state, added up from the layout.
 
-The activations of a training step are counted, not guessed (`Layout.activation_bytes`), and scale with the area of the
-pictures. The rest are bounds for SD-sized autoencoders; 1 GB is set aside for the framework itself.
+The activations of a training step (`Layout.activation_bytes`) and the autoencoder's are counted on SD1.5, not guessed,
+and scale with the area of the pictures. Attention is taken to be computed in tiles, as every GPU kernel of today does;
+1 GB is set aside for the framework itself.
 """
 
 from __future__ import annotations
@@ -20,14 +21,12 @@ CHECKPOINTED = 0.18
 """Share of the activations that gradient checkpointing by block keeps."""
 NO_GRAD = 0.25
 """Peak of a forward pass without gradients, as a share of a training step's saved activations; an upper estimate."""
-ENCODER_BYTES_A_PIXEL = 128 * 4 * 6
-"""Encoder: 128 channels in float32 at full size, about six such tensors alive at the peak."""
-DECODER_BYTES_A_PIXEL = 256 * 4 * 6
-"""Decoder: the same with 256 channels."""
+ENCODER_BYTES_A_PIXEL = 128 * 4 * 5
+"""Encoder: at its peak five float32 tensors of 128 channels at full size are alive (counted)."""
+DECODER_BYTES_A_PIXEL = 256 * 4 * 4
+"""Decoder: three such tensors of 256 channels (counted), and one more for workspaces."""
 STATE_BYTES = 16
 """Of one trained parameter: value, gradient and the two moments of Adam, each float32."""
-ENCODE_BATCH = 4
-"""Pictures that are encoded together at most while the cache is filled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ def memory(load: Load, itemsize: int, *, shared: bool) -> Memory:
         phase(
             "encoding",
             {k: v for k, v in everything.items() if k != "denoiser"},
-            load.area * ENCODER_BYTES_A_PIXEL * ENCODE_BATCH,
+            load.area * ENCODER_BYTES_A_PIXEL,
         ),
         phase(
             "training",
