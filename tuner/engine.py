@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import checkpoint, samples
+from . import atomic, checkpoint, samples
 from .errors import Stopped, UsageError
 from .rundir import Recorder, RunDir, differences, flatten
 from .saving import Saver, missing_export, today
@@ -64,7 +64,10 @@ def run(
         TunerError: any other expected fault.
     """
     from .processes import Processes
+    from .recipe_file import scrub
+    from .trackers import open_trackers, require_trackers
 
+    require_trackers(recipe.log.to)
     processes = Processes()
     place = RunDir.create(Path("runs"), name) if run_dir is None else RunDir.open(Path(run_dir).expanduser())
     if new and place.is_run:
@@ -75,9 +78,12 @@ def run(
         state, rejected = checkpoint.newest(place.checkpoints)
         _refuse_finished(place, recipe, state)
         watcher = Watchers([])
+        stack.enter_context(_unmoved_by_refusal(place, processes))
         if processes.main:  # the others write nothing
-            recorder = Recorder(place, step=state.step if state else 0, total=recipe.train.steps)
-            watcher = Watchers([stack.enter_context(recorder), *watchers])
+            done = state.step if state else 0
+            recorder = stack.enter_context(Recorder(place, step=done, total=recipe.train.steps))
+            trackers = open_trackers(recipe.log.to, place.path, scrub(recipe), done)
+            watcher = Watchers([recorder, *watchers, *trackers])
         stack.callback(watcher.close)
         for line in rejected:
             watcher.warn(line)
@@ -185,7 +191,13 @@ class _Run:
         logged = recipe.task.logged(prepared.roles)
         training = Training.of(attachments, train, self.where.device, logged, scaled=self.where.scaled)
         start = self._restore(training)
-        saver = Saver(self.place.path, training, self._about(order, prepared), self.watcher, keep=recipe.save.keep)
+        saver = Saver(
+            self.place.path,
+            training,
+            self._about(order, prepared, student.objective.prediction),
+            self.watcher,
+            keep=recipe.save.keep,
+        )
         with StopRequests() as requests:
             boundary = Boundary(
                 recipe,
@@ -202,10 +214,7 @@ class _Run:
                 self.steps,
                 order.steps_per_epoch,
             )
-            if start and missing_export(self.place.path, start):
-                self._main(lambda: saver.export(start))  # killed between the state and its files
-            if not start and boundary.sample_every is not None:
-                self._sample(student, training, 0)
+            self._main(lambda: self._catch_up(saver, boundary, start, lambda: self._draw(student, training, start)))
             self.watcher.phase("training", self.steps, start)
             boundary.begin()
             fit(
@@ -220,6 +229,15 @@ class _Run:
                 boundary=boundary,
             )
         return self._finish(saver, boundary, start)
+
+    def _catch_up(self, saver: Saver, boundary: Boundary, start: int, draw: Callable[[], None]) -> None:
+        """What belongs to step `start`: the first samples, or what a stopped or killed process left undone."""
+        if start and missing_export(self.place.path, start):
+            saver.export(start)
+        every = boundary.sample_every
+        due = every is not None and start % every == 0
+        if due and not (start and samples.drawn(self.place.samples, start)):
+            draw()
 
     def _finish(self, saver: Saver, boundary: Boundary, start: int) -> RunResult:
         if boundary.stopped_by is not None:
@@ -268,14 +286,14 @@ class _Run:
             self.place.write_recipe(self.given or resolved, resolved)
 
     def _sample(self, student: Student, training: Training, step: int) -> None:
-        def draw() -> None:
+        self._main(lambda: self._draw(student, training, step))
+
+    def _draw(self, student: Student, training: Training, step: int) -> None:
+        if self.recipe.sample.prompts:
             self.watcher.phase("sampling", len(self.recipe.sample.prompts))
             folder = self.place.samples / str(step)
             self.watcher.samples(step, samples.draw(self.recipe, student, training, folder))
             self.watcher.phase("training", self.steps, step)
-
-        if self.recipe.sample.prompts:
-            self._main(draw)
 
     def _save(self, saver: Saver, step: int) -> None:
         def save() -> None:
@@ -291,7 +309,7 @@ class _Run:
             action()
         self.processes.wait()
 
-    def _about(self, order: Any, prepared: Prepared) -> Any:
+    def _about(self, order: Any, prepared: Prepared, prediction: str) -> Any:
         from .formats.about import about_run, count_tags
         from .resolved import scrubbed_yaml
 
@@ -299,7 +317,6 @@ class _Run:
         first = next(iter(prepared.examples))
         sizes = sorted(prepared.sizes[first].values())
         recipe_text = scrubbed_yaml(recipe)
-        prediction = getattr(recipe.bound_objective, "prediction", "velocity")
 
         def about(step: int) -> Any:
             return about_run(
@@ -344,6 +361,18 @@ def _refuse_finished(place: RunDir, recipe: Recipe, state: checkpoint.State | No
             f"{place.path} is finished, at step {state.step}",
             "raise train.steps to train longer (where the schedule does not depend on it), or start over with --new",
         )
+
+
+@contextmanager
+def _unmoved_by_refusal(place: RunDir, processes: Processes) -> Iterator[None]:
+    """A start that is refused leaves a run in the state that it was in: stopped, done or interrupted."""
+    before = place.status_file.read_bytes() if place.status_file.is_file() else None
+    try:
+        yield
+    except UsageError:
+        if before is not None and processes.main:
+            atomic.write(place.status_file, before)
+        raise
 
 
 def _set_aside(place: RunDir) -> RunDir:

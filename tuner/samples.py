@@ -67,6 +67,11 @@ def write_png(path: Path, picture: Image) -> Path:
     return path
 
 
+def drawn(folder: Path, step: int) -> bool:
+    """Whether every sample of a step is there; their index is written last."""
+    return (folder / str(step) / "index.jsonl").is_file()
+
+
 def latest(folder: Path, prompts: Sequence[str]) -> Path | None:
     """The newest sample of the first prompt, if there is one."""
     if not prompts or not folder.is_dir():

@@ -48,3 +48,24 @@ def drawn_pictures(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("photos") / "dog"
     shutil.copytree(toybox.pictures(), place)
     return place
+
+
+@pytest.fixture(scope="session")
+def second_server():
+    """Another fork server, for two processes at once."""
+    from kill_harness import Server
+
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(fork_server, shared_cache, drawn_pictures, tmp_path_factory) -> Path:
+    """The folder of a run of nine steps that nothing happened to. Read it, do not change it."""
+    from kill_harness import NO_PROOF, recipe
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    end = fork_server.run(recipe(drawn_pictures, **{"train.steps": 9}), folder, cache=shared_cache, hooks=NO_PROOF)
+    assert end.code == 0, end
+    return folder

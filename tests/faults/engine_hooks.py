@@ -163,6 +163,18 @@ def signal_at(where: Any) -> None:
 
 
 @hook
+def die_once_saved(step: Any) -> None:
+    """SIGKILL as soon as the checkpoint and the files of `step` stand."""
+
+    class Dying(Watcher):
+        def saved(self, at, files):
+            if at == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    WATCHERS.append(Dying())
+
+
+@hook
 def command_at(where: Any) -> None:
     """{"group", "event", "command", "run_dir"}: put a command into the run's control folder at an event."""
     from pathlib import Path
@@ -193,6 +205,23 @@ def _at(where: dict, act: Callable[[], object]) -> None:
             self._event()
 
     WATCHERS.append(Acting())
+
+
+@hook
+def hold_at(where: Any) -> None:
+    """{"phase", "event", "flag"}: write the file `flag` at an event of a watcher, then wait until it is removed."""
+    import time
+    from pathlib import Path
+
+    flag = Path(where["flag"])
+
+    def hold():
+        flag.write_text("here")
+        deadline = time.monotonic() + 120
+        while flag.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    _at(where, hold)
 
 
 # Bad numbers
@@ -253,6 +282,27 @@ def record_weights(path: Any) -> None:
         save_file(tensors, Path(path) / f"{step}.safetensors")
 
     loop.update = recording
+
+
+@hook
+def record_latents(path: Any) -> None:
+    """Write the latents of every micro-batch to `path`/<step>-<n>.safetensors."""
+    from pathlib import Path
+
+    from safetensors.torch import save_file
+
+    from tuner.data.batches import Batches
+
+    get = Batches.__getitem__
+
+    def recording(self, step):
+        made = get(self, step)
+        Path(path).mkdir(parents=True, exist_ok=True)
+        for number, batch in enumerate(made):
+            save_file({"latents": batch.latents.contiguous()}, Path(path) / f"{step}-{number}.safetensors")
+        return made
+
+    Batches.__getitem__ = recording
 
 
 # Speed

@@ -23,6 +23,7 @@ from tuner import atomic
 
 HERE = Path(__file__).parent
 GROUPS = ("caching", "steps", "sampling", "saving")
+NO_PROOF = {"no_load_back": None}
 NOT_COMPARED = {"it_s", "memory_mb"}
 """Metrics that the clock decides."""
 
@@ -171,6 +172,20 @@ def metrics(run: Path) -> dict[tuple[int, str], float]:
 def unequal(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Names of what differs between two runs."""
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+def weights(run: Path) -> dict[str, Any]:
+    """What `left_behind` says of the final adapter, the newest checkpoint and the metrics: all but the samples."""
+    found = left_behind(run)
+    newest = max(int(p.name) for p in (run / "checkpoints").iterdir() if (p / "manifest.json").is_file())
+    kept = ("adapter/", f"checkpoint {newest} ", "metric ")
+    return {name: value for name, value in found.items() if name.startswith(kept)}
+
+
+def arrays(file: Path) -> dict[str, Any]:
+    from safetensors.numpy import load_file
+
+    return load_file(file)
 
 
 def leftovers(*places: Path) -> list[str]:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 from engine_hooks import MUTANTS
-from kill_harness import GROUPS, Killing, leftovers, recipe, summary
+from kill_harness import GROUPS, NO_PROOF, Killing, leftovers, recipe, summary
 
 FAST = {"train.steps": 9}
-NO_PROOF = {"no_load_back": None}
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ class LivePictures:
         device = self.model.vae.device
         with torch.no_grad():
             scaled = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-            posterior = self.model.encode_images(scaled)
+            posterior = self.model.encode_images(scaled.contiguous())  # laid out as for the cache: the same kernels
             mean, logvar = posterior.mean.cpu(), posterior.logvar.cpu()
         for row, look in zip(mean, looks, strict=True):
             if not torch.isfinite(row).all():
