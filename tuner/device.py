@@ -22,6 +22,24 @@ class Place:
     """fp32, bf16 or fp16."""
 
     @property
+    def name(self) -> str:
+        """For people."""
+        import torch
+
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type.upper()
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the device's memory; main memory where it computes there."""
+        import torch
+
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_properties(self.device).total_memory
+        import psutil
+
+        return psutil.virtual_memory().total
+
+    @property
     def weights(self) -> torch.dtype:
         """Dtype of the frozen denoiser and text encoders."""
         import torch

@@ -132,7 +132,13 @@ class _Run:
         recipe, watcher = self.recipe, self.watcher
         watcher.phase("starting")
         found = data.find(recipe, watcher)
-        planning.require(planning.plan(recipe, found, run_dir=self.place.path))
+        for refused in found.refused:
+            watcher.warn(f"{refused.name}: left out: {refused.reason}")
+        for note in found.notes:
+            watcher.say(note)
+        machine = planning.Machine(where.device.type, where.name, where.memory, where.weights.itemsize)
+        plan = planning.plan(recipe, found, run_dir=self.place.path, machine=machine, processes=self.processes.count)
+        planning.require(plan)
         self.draws = Draws(recipe.train.seed)
         model = recipe.backbone.load(device=torch.device("cpu"), dtype=where.weights)
         for module in model.components.values():

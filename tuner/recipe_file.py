@@ -184,7 +184,9 @@ class _Draft:
     def place(self, path: KeyPath, kind: str) -> Place:
         """Where to look: the value that is wrong, the key of a section that is, the parent of a key that is missing."""
         value = self.at(path)
-        single = value is not None and not isinstance(value, (dict, list)) and kind not in ("extra_forbidden", NO_EFFECT)
+        single = (
+            value is not None and not isinstance(value, (dict, list)) and kind not in ("extra_forbidden", NO_EFFECT)
+        )
         if single and path in self.document.values:
             return self.document.values[path]
         while path and path not in self.document.keys:

@@ -28,7 +28,7 @@ class _RecipeSchema(GenerateJsonSchema):
             return {"anyOf": [made["items"], made]}
         return made
 
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  the keys are their own titles
+    def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:

@@ -6,12 +6,12 @@ import hashlib
 import json
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tuner import toybox
 from tuner.toybox import words
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -86,7 +86,7 @@ class LoRA(Adapter, name="lora"):
         for module, names in targets.values():
             config = LoraConfig(
                 r=self.rank,
-                lora_alpha=self.alpha or self.rank,
+                lora_alpha=self.alpha or self.rank,  # type: ignore[arg-type]  # peft divides it, whatever it is
                 lora_dropout=self.dropout,
                 target_modules=names,  # type: ignore[arg-type]
             )

@@ -28,7 +28,7 @@ PACK_NAME = re.compile(r"\d{19}-[0-9a-f]{16}\.safetensors")
 _MAX_HEADER_BYTES = 100_000_000
 
 
-class Damaged(Exception):  # noqa: N818 - a finding, not a fault that a user meets
+class Damaged(Exception):
     """A pack or record that cannot be used, and why."""
 
 
