@@ -203,7 +203,7 @@ def _left_out(files: _Files, name: str) -> list[str]:
         notes.append(f"{name}: {count(len(files.hidden), 'hidden file')} left out: {_list(files.hidden)}")
     if files.others:
         others = count(len(files.others), "file")
-        notes.append(f"{name}: {others} left out, by the name no pictures: {_list(files.others)}")
+        notes.append(f"{name}: {others} left out, not pictures by their names: {_list(files.others)}")
     return notes
 
 
