@@ -85,6 +85,11 @@ def steps(folder: Path) -> list[int]:
     return sorted(step for step, place in _candidates(folder) if (place / _MANIFEST).is_file())
 
 
+def rotate(folder: Path, step: int, *, keep: int, outputs: Sequence[str] = ()) -> None:
+    """Finish what a killed `save` of `step`, a state that verified, left of its rotation. Raises: StorageError."""
+    _rotate(folder, step, max(keep, 1), outputs)
+
+
 def add_folder(folder: Path, step: int, name: str) -> AbstractContextManager[Path]:
     """Fill `<folder>/<step>/<name>/` (such as `adapter/`) in one piece, replacing what is there."""
     return atomic.folder(folder / str(step) / name)

@@ -238,6 +238,8 @@ class _Run:
 
     def _catch_up(self, saver: Saver, boundary: Boundary, start: int, draw: Callable[[], None]) -> None:
         """What belongs to step `start`: the first samples, or what a stopped or killed process left undone."""
+        if start:
+            checkpoint.rotate(self.place.checkpoints, start, keep=self.recipe.save.keep)
         if start and missing_export(self.place.path, start):
             saver.export(start)
         every = boundary.sample_every

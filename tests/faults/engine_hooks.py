@@ -175,6 +175,28 @@ def die_once_saved(step: Any) -> None:
 
 
 @hook
+def die_while_rotating(_: Any) -> None:
+    """SIGKILL when the first file of an old checkpoint has gone, in the last save of the run."""
+    from tuner import checkpoint, engine
+
+    finish, unlink = [False], checkpoint._discard
+
+    def discard(place, outputs):
+        if finish[0]:
+            (place / "manifest.json").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        unlink(place, outputs)
+
+    save = engine._Run._save
+
+    def last(self, saver, step):
+        finish[0] = step == self.steps
+        save(self, saver, step)
+
+    checkpoint._discard, engine._Run._save = discard, last
+
+
+@hook
 def command_at(where: Any) -> None:
     """{"group", "event", "command", "run_dir"}: put a command into the run's control folder at an event."""
     from pathlib import Path

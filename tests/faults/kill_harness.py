@@ -101,7 +101,7 @@ class Server:
     def run(self, tree: dict, folder: Path, *, cache: Path, **job: Any) -> End:
         """Run `tree` in `folder`/run; notes go to `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        note = folder / "note.json"
+        note = Path(job.pop("note", folder / "note.json"))
         note.unlink(missing_ok=True)
         job = {"recipe": tree, "run_dir": str(folder / "run"), "cache": str(cache), "note": str(note), **job}
         assert self.process.stdin is not None
@@ -253,7 +253,7 @@ class Killing:
             if places and places[0][0] == group:
                 break
             missed += 1
-        return self._compared(folder, places, missed, end)
+        return self.compared(folder, places, missed, end)
 
     def at(self, name: str, kill: dict[str, Any]) -> Story:
         """Kill at one chosen moment."""
@@ -261,9 +261,9 @@ class Killing:
         first = self.server.run(self.tree, folder, cache=self.cache(folder), kill=kill, **self.job)
         if not first.killed:
             raise RuntimeError(f"nothing died at {kill}: {first}")
-        return self._compared(folder, [first.place], 0, first)
+        return self.compared(folder, [first.place], 0, first)
 
-    def _compared(self, folder: Path, places: list[tuple[str, int]], missed: int, end: End) -> Story:
+    def compared(self, folder: Path, places: list[tuple[str, int]], missed: int, end: End) -> Story:
         """Let the run go on to its end, where it has not got there yet, and compare."""
         if end.killed and not finished(folder / "run"):  # a kill after the last write leaves nothing to do
             end = self.server.run(self.tree, folder, cache=self.cache(folder), **self.job)

@@ -53,6 +53,16 @@ def test_killed_and_resumed_is_bitwise_the_same(killing, number, group):
     assert story.good, (story.places, story.unequal[:10], story.leftovers[:10])
 
 
+def test_killed_within_the_last_rotation(killing):
+    """No later save would tidy up after it."""
+    folder = killing.folder / "rotation"
+    hooks = {**NO_PROOF, "die_while_rotating": None}
+    end = killing.server.run(killing.tree, folder, cache=killing.cache(folder), hooks=hooks)
+    assert end.killed
+    story = killing.compared(folder, [end.place], 0, end)
+    assert story.good, (story.unequal[:10], story.leftovers)
+
+
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_wrong_resume_is_noticed(mutant, fork_server, shared_cache, drawn_pictures, tmp_path):
     """Killed after step 5: a checkpoint at 4 lies behind it, and a log interval is open there."""
