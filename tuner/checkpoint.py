@@ -46,12 +46,11 @@ class RejectedError(Exception):
     """Why a folder is no valid checkpoint."""
 
 
-def save(folder: Path, state: State, *, keep: int, rotate: Sequence[str] = ()) -> Path:
+def save(folder: Path, state: State, *, keep: int, outputs: Sequence[str] = ()) -> Path:
     """Write `<folder>/<step>/`, read it back, then let go of the resume states of the steps before the newest `keep`.
 
-    A killed save leaves the checkpoints before it as they were. A step that is there already stays when it holds the
-    same state, and is replaced otherwise. Old steps lose their files only: the folders in them, such as `adapter/`,
-    stay, apart from those named in `rotate`.
+    A killed save leaves the checkpoints before it as they were. A step that holds the same state stays as it is.
+    Old steps lose their files only: the folders in them, such as `adapter/`, stay, apart from those named in `outputs`.
 
     Raises: StorageError (disk full, no access, or what is on disk is not what was written); nothing is rotated then.
     """
@@ -62,7 +61,7 @@ def save(folder: Path, state: State, *, keep: int, rotate: Sequence[str] = ()) -
             _write(scratch, state, facts)
             _check_written(scratch, target, state, facts)
             _carry_outputs(target, scratch)
-    _rotate(folder, state.step, max(keep, 1), rotate)
+    rotate(folder, state.step, keep=keep, outputs=outputs)
     return target
 
 
@@ -83,11 +82,6 @@ def newest(folder: Path) -> tuple[State | None, list[str]]:
 def steps(folder: Path) -> list[int]:
     """The steps that have a resume state, ascending, without looking into them."""
     return sorted(step for step, place in _candidates(folder) if (place / _MANIFEST).is_file())
-
-
-def rotate(folder: Path, step: int, *, keep: int, outputs: Sequence[str] = ()) -> None:
-    """Finish what a killed `save` of `step`, a state that verified, left of its rotation. Raises: StorageError."""
-    _rotate(folder, step, max(keep, 1), outputs)
 
 
 def add_folder(folder: Path, step: int, name: str) -> AbstractContextManager[Path]:
@@ -285,10 +279,13 @@ def _verify(place: Path, files: Mapping[str, Any]) -> None:
 # Rotation
 
 
-def _rotate(folder: Path, step: int, keep: int, outputs: Sequence[str]) -> None:
-    """Remove the state of the steps before `step` that are not among the newest `keep` (with `step` itself)."""
+def rotate(folder: Path, step: int, *, keep: int, outputs: Sequence[str] = ()) -> None:
+    """Let go of the states before `step`, which verified, that are not among the newest `keep` with it.
+
+    A part of `save`; by itself it finishes what a kill left of it. Raises: StorageError.
+    """
     earlier = [(at, place) for at, place in _candidates(folder) if at < step]
-    intact = [at for at, place in earlier if (place / _MANIFEST).is_file()][: keep - 1]
+    intact = [at for at, place in earlier if (place / _MANIFEST).is_file()][: max(keep, 1) - 1]
     with atomic.storage(folder, "cannot remove old checkpoints from"):
         for at, place in earlier:
             if at not in intact:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import random
@@ -210,6 +211,22 @@ def test_a_state_set_aside_between_two_renames_is_found_and_put_back(place):
     atomic.sweep(place)
     assert (place / "20" / "manifest.json").is_file()
     assert (place / "20" / "adapter").is_dir()
+
+
+def test_what_is_half_removed_is_no_longer_listed(place, monkeypatch):
+    """steps() does not look into the files, so the manifest goes first."""
+    honest, gone = type(place).unlink, []
+
+    def stuck(path, **options):
+        if gone:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        gone.append(path)
+        honest(path, **options)
+
+    monkeypatch.setattr(type(place), "unlink", stuck)
+    with pytest.raises(StorageError):
+        checkpoint.save(place, state(30), keep=2)
+    assert checkpoint.steps(place) == [20, 30]
 
 
 def test_half_a_rotation_is_finished_by_the_next(place):

@@ -142,7 +142,7 @@ def test_rotation_keeps_the_newest_states_and_every_adapter(keep, count, adapter
 
 def test_large_outputs_rotate_with_their_state(tmp_path):
     for step in (1, 2, 3):
-        checkpoint.save(tmp_path, state(step), keep=1, rotate=("adapter",))
+        checkpoint.save(tmp_path, state(step), keep=1, outputs=("adapter",))
         with checkpoint.add_folder(tmp_path, step, "adapter") as folder:
             (folder / "model").write_text("x")
     assert [p.name for p in tmp_path.iterdir()] == ["3"]

@@ -44,6 +44,13 @@ def test_concurrent_starts_get_different_directories(tmp_path):
     assert sorted(names) == sorted(f"dog-{n}" for n in range(1, 61))
 
 
+def test_a_directory_that_appears_after_the_look_is_not_shared(tmp_path, monkeypatch):
+    for _ in range(2):
+        RunDir.create(tmp_path, "dog")
+    monkeypatch.setattr(type(tmp_path), "iterdir", lambda _: iter(()))
+    assert RunDir.create(tmp_path, "dog").path.name == "dog-3"
+
+
 def test_a_place_that_is_no_run_is_refused(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "dog.jpg").write_text("")
