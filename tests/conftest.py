@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from models import load_sd15
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,13 +33,3 @@ def sd15_folder(own_cache) -> Path:
 def sd15_model(sd15_folder):
     """A fresh toybox model in float32 on the CPU; the test may do what it likes with it."""
     return load_sd15("toybox")
-
-
-def load_sd15(model: str | Path, **keys: object):
-    """The model that a recipe's backbone section describes, in float32 on the CPU."""
-    import torch
-
-    from tuner.backbones import Backbone
-
-    backbone = Backbone.read({"name": "sd15", "model": str(model), **keys})
-    return backbone.load(device=torch.device("cpu"), dtype=torch.float32)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import load_sd15
+from models import load_sd15
 
 from tuner.objectives import Objective
 from tuner.sampling import SCHEDULERS, Shot, paint, sampler, start_noise

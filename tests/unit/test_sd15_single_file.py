@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import load_sd15
+from models import load_sd15
 
 from tuner import toybox
 from tuner.backbones import Backbone, bundled, single_file
