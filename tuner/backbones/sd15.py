@@ -22,7 +22,7 @@ TOYBOX = "toybox"
 class SD15(Backbone, name="sd15"):
     """Stable Diffusion 1.5, or any model with its layout."""
 
-    clip_skip: int = Field(1, ge=1, le=12)
+    clip_skip: int = Field(default=1, ge=1, le=12)
     """Which of the text encoder's last layers is read: 1 the last, 2 the one before it, as many anime models want."""
 
     default_objective = "ddpm"
