@@ -110,7 +110,7 @@ class Boundary:
         guard = self.training.guard
         means = self.training.tally.read(interval_ends=interval_ends)
         skipped, worst, last_bad, scale = torch.stack(
-            [t.double() for t in (guard.skipped, guard.worst, guard.last_bad, guard.scale)]
+            [t.float() for t in (guard.skipped, guard.worst, guard.last_bad, guard.scale)]
         ).tolist()
         limit = self.recipe.train.max_bad_steps
         if worst >= limit:
@@ -135,6 +135,8 @@ class Boundary:
         values["epoch"] = done / self.steps_per_epoch
         if skipped:
             values["skipped_steps"] = skipped
+        if guard.scale.is_cuda:
+            values["memory_mb"] = torch.cuda.max_memory_allocated(guard.scale.device) / 2**20
         if guard.scaled:
             values["loss_scale"] = scale
         self._skipped = skipped

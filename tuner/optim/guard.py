@@ -34,8 +34,8 @@ class Guard:
         """Bad steps in a row, now."""
         self.worst = zero.clone()
         """The longest such row since the last `acknowledge`."""
-        self.last_bad = torch.full((), -1.0, dtype=torch.float64, device=device)
-        """The latest bad step."""
+        self.last_bad = zero - 1
+        """The latest bad step; float32, since Apple's GPUs have no float64, holds 16 million exactly."""
         self.found = zero.clone()
         """1 where this step must not move anything."""
 
