@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 
 @pytest.fixture(scope="session")
 def fork_server():
+    if not hasattr(os, "fork"):
+        pytest.skip("needs os.fork")
     from kill_harness import Server
 
     server = Server()
@@ -53,6 +56,8 @@ def drawn_pictures(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def second_server():
     """Another fork server, for two processes at once."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs os.fork")
     from kill_harness import Server
 
     server = Server()
