@@ -228,13 +228,13 @@ def test_revision_has_no_effect_on_a_path(folder):
 
 
 def response(status: int, **headers):
-    import httpx
+    import httpx2
 
-    return httpx.Response(status, headers=headers, request=httpx.Request("GET", "https://huggingface.co/a/b"))
+    return httpx2.Response(status, headers=headers, request=httpx2.Request("GET", "https://huggingface.co/a/b"))
 
 
 def hub_errors():
-    import httpx
+    import httpx2
     from huggingface_hub import errors
 
     return {
@@ -244,8 +244,8 @@ def hub_errors():
         "revision": (errors.RevisionNotFoundError("no", response=response(404)), ["has no revision 'r1'"]),
         "busy": (errors.HfHubHTTPError("no", response=response(503)), ["answered 503", "--rehearse"]),
         "away": (errors.LocalEntryNotFoundError("no"), ["cannot be reached", "--rehearse"]),
-        "broken": (httpx.ConnectError("no"), ["cannot be reached", "--rehearse"]),
-        "slow": (httpx.ReadTimeout("no"), ["cannot be reached", "--rehearse"]),
+        "broken": (httpx2.ConnectError("no"), ["cannot be reached", "--rehearse"]),
+        "slow": (httpx2.ReadTimeout("no"), ["cannot be reached", "--rehearse"]),
     }
 
 

@@ -61,7 +61,7 @@ def cached_folder(model: str, revision: str | None) -> Path | None:
 
 
 def _fetch(model: str, revision: str | None, patterns: Sequence[str], ignore: Sequence[str]) -> Path:
-    import httpx
+    import httpx2
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -69,7 +69,7 @@ def _fetch(model: str, revision: str | None, patterns: Sequence[str], ignore: Se
         return Path(
             snapshot_download(model, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(ignore))
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.HTTPError) as error:
         raise _explain(model, revision, error) from error
     except OSError as error:
         from ..atomic import storage_error

@@ -174,7 +174,7 @@ def _downloaded(path: str, name: str) -> Path:
 
 def _faults() -> tuple[type[BaseException], ...]:
     """What loading raises for data that cannot be had: files, network, the Hub's answers, broken parquet."""
-    import httpx
+    import httpx2
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -187,7 +187,7 @@ def _faults() -> tuple[type[BaseException], ...]:
         RuntimeError,  # dataset scripts, which are not run
         HfHubHTTPError,
         HFValidationError,
-        httpx.HTTPError,
+        httpx2.HTTPError,
         DatasetsError,
     )
 
