@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Before anything imports torch: one thread a worker, since the workers share the cores; and no network.
+# Before anything imports torch: one thread a worker, since the workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 from models import load_sd15

@@ -202,7 +202,9 @@ def test_broken_overrides_are_refused(number, rehearse, tmp_path):
     assert judge(TEXTS[0], tmp_path, EDITS[number][:100], (EDITS[number],), rehearse=rehearse) == "refused"
 
 
-@pytest.mark.parametrize("source", ["", "nowhere", "nowhere/at/all.yaml", "x" * 100_000, "a\0b", ".", "recipes", "~", "dreamboth_lora"])
+@pytest.mark.parametrize(
+    "source", ["", "nowhere", "nowhere/at/all.yaml", "x" * 100_000, "a\0b", ".", "recipes", "~", "dreamboth_lora"]
+)
 def test_a_source_that_is_no_recipe_is_refused(source):
     with pytest.raises(UsageError):
         load_recipe(source)

@@ -175,9 +175,7 @@ def test_what_diffusers_saves_loads_again(sd15_model, tmp_path):
     assert not (tmp_path / "saved/tokenizer/vocab.json").exists()
     again = load_sd15(tmp_path / "saved")
     prompts = ["a photo of sks dog", "a <subject> on grass", ""]
-    assert torch.equal(
-        again.tokenize(prompts).ids["text_encoder"], sd15_model.tokenize(prompts).ids["text_encoder"]
-    )
+    assert torch.equal(again.tokenize(prompts).ids["text_encoder"], sd15_model.tokenize(prompts).ids["text_encoder"])
     assert again.identity("unet") != ""
 
 
@@ -216,7 +214,9 @@ def test_clip_skip_beyond_the_text_encoder(folder):
     refused(folder, "clip_skip: 5", "2 layers", clip_skip=5)
 
 
-@pytest.mark.parametrize("model", ["./nothing/here", "/nothing/here", "nothing", "a/b/c", "a/b.safetensors", "~/nothing/x"])
+@pytest.mark.parametrize(
+    "model", ["./nothing/here", "/nothing/here", "nothing", "a/b/c", "a/b.safetensors", "~/nothing/x"]
+)
 def test_a_path_that_is_not_there(model):
     refused(model, model, "no such file or folder", "--rehearse")
 
@@ -238,9 +238,15 @@ def hub_errors():
     from huggingface_hub import errors
 
     return {
-        "gated": (errors.GatedRepoError("no", response=response(403)), ["gated", "https://huggingface.co/a/b", "hf auth login"]),
+        "gated": (
+            errors.GatedRepoError("no", response=response(403)),
+            ["gated", "https://huggingface.co/a/b", "hf auth login"],
+        ),
         "forbidden": (errors.HfHubHTTPError("no", response=response(403)), ["gated", "hf auth login"]),
-        "unknown": (errors.RepositoryNotFoundError("no", response=response(401)), ["the Hub has no a/b", "hf auth login"]),
+        "unknown": (
+            errors.RepositoryNotFoundError("no", response=response(401)),
+            ["the Hub has no a/b", "hf auth login"],
+        ),
         "revision": (errors.RevisionNotFoundError("no", response=response(404)), ["has no revision 'r1'"]),
         "busy": (errors.HfHubHTTPError("no", response=response(503)), ["answered 503", "--rehearse"]),
         "away": (errors.LocalEntryNotFoundError("no"), ["cannot be reached", "--rehearse"]),

@@ -55,7 +55,14 @@ def make_batch(model, objective, roles, seed=3):
     blocks = []
     for role in roles:
         if role.mirrors:
-            blocks.append({k: v for k, v in blocks[0].items() if k != "text"} | {"text": torch.randn(UNITS, 77, model.denoiser.config.cross_attention_dim, generator=generator, dtype=torch.float64)})
+            blocks.append(
+                {k: v for k, v in blocks[0].items() if k != "text"}
+                | {
+                    "text": torch.randn(
+                        UNITS, 77, model.denoiser.config.cross_attention_dim, generator=generator, dtype=torch.float64
+                    )
+                }
+            )
             continue
         shape = (UNITS, 4, 16, 16)
         block = {"latents": torch.randn(shape, generator=generator, dtype=torch.float64)}
@@ -63,7 +70,9 @@ def make_batch(model, objective, roles, seed=3):
             full = {"latent": shape, "channel": (UNITS, 4, 1, 1), "scalar": (UNITS,)}[draw.shape]
             make = torch.randn if draw.kind == "normal" else torch.rand
             block[name] = make(full, generator=generator, dtype=torch.float64)
-        block["text"] = torch.randn(UNITS, 77, model.denoiser.config.cross_attention_dim, generator=generator, dtype=torch.float64)
+        block["text"] = torch.randn(
+            UNITS, 77, model.denoiser.config.cross_attention_dim, generator=generator, dtype=torch.float64
+        )
         blocks.append(block)
     joined = {key: torch.cat([block[key] for block in blocks]) for key in blocks[0]}
     text = Cond({"text": joined.pop("text")})
@@ -76,7 +85,13 @@ def ours(model, attachment, objective, task, batches):
     bound = objective.bind(model.scheduler, torch.device("cpu"))
     student = Student(model, [attachment], bound)
     groups = attachment.param_groups()
-    training = Training.of([attachment], Train(steps=1, optimizer=AdamW()), torch.device("cpu"), task.logged(batches[0].roles), scaled=False)
+    training = Training.of(
+        [attachment],
+        Train(steps=1, optimizer=AdamW()),
+        torch.device("cpu"),
+        task.logged(batches[0].roles),
+        scaled=False,
+    )
     sums = accumulate(student, task, training, batches, step=0, draws=Draws(0), processes=Processes())
     grads = {name: p.grad.clone() for group in groups for name, p in group.params.items()}
     for group in groups:

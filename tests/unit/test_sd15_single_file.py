@@ -102,9 +102,7 @@ def write(path: Path, tensors) -> Path:
 def load(path: Path, **keys):
     backbone = Backbone.read({"name": "sd15", "model": str(path), **keys})
     configs = toybox.configs("sd15")
-    return single_file.load_file(
-        backbone, path, device=torch.device("cpu"), dtype=torch.float32, configs=configs
-    )
+    return single_file.load_file(backbone, path, device=torch.device("cpu"), dtype=torch.float32, configs=configs)
 
 
 def test_a_small_model_comes_back_bit_for_bit(small, tmp_path, monkeypatch):

@@ -69,7 +69,13 @@ def _fetch(model: str, revision: str | None, patterns: Sequence[str], ignore: Se
         return Path(
             snapshot_download(model, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(ignore))
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.HTTPError) as error:
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        httpx2.HTTPError,
+    ) as error:
         raise _explain(model, revision, error) from error
     except OSError as error:
         from ..atomic import storage_error
