@@ -81,7 +81,7 @@ class Trackio(Watcher):
     """trackio's own dashboard, on this machine unless TRACKIO_SPACE_ID says otherwise."""
 
     def __init__(self, run_dir: Path, config: Mapping[str, Any], step: int) -> None:
-        import trackio
+        import trackio  # type: ignore[import-not-found]  # optional
 
         self._trackio = trackio
         self._run = trackio.init(
