@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -237,12 +238,17 @@ def start_writer(root, rounds, size):
     return subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_four_processes_put_the_same_keys_at_once_while_a_fifth_tidies(tmp_path):
+def test_four_processes_put_the_same_keys_at_once_while_others_tidy(tmp_path):
     writers = [start_writer(tmp_path, 25, 2000) for _ in range(4)]
-    while any(writer.poll() is None for writer in writers):
-        if (tmp_path / "CACHEDIR.TAG").exists():
-            Cache(tmp_path).gc()
-        time.sleep(0.02)
+
+    def tidy(act):
+        while any(writer.poll() is None for writer in writers):
+            act(tmp_path)
+            time.sleep(0.005)
+
+    with ThreadPoolExecutor(4) as pool:
+        for tidying in [pool.submit(tidy, act) for act in (cache_care.gc, cache_care.gc, cache_care.entries)]:
+            tidying.result()
     for writer in writers:
         _, errors = writer.communicate()
         assert writer.returncode == 0, errors
@@ -301,6 +307,25 @@ def test_gc_keeps_the_sound_old_pack_where_the_new_one_is_damaged(tmp_path):
     Cache(tmp_path).gc()
     cache = Cache(tmp_path)
     assert all(same(cache.get("latents", key), arrays) for key, arrays in records.items())
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:-5] + b"spoil", lambda data: data[:-5]], ids=["flip", "cut"])
+def test_gc_rescues_what_is_sound_in_a_damaged_pack(tmp_path, spoil):
+    records, path = fill(tmp_path)
+    path.write_bytes(spoil(path.read_bytes()))
+    then = time.time() - 5 * 86_400
+    os.utime(path, (then, then))
+    assert len(Cache(tmp_path).gc(dry_run=True)) == 1
+    assert path.exists()
+    (removal,) = Cache(tmp_path).gc()
+    assert "1 of its records; 5 others" in removal.why
+    assert not path.exists()
+    assert Cache(tmp_path).verify() == []
+    assert Cache(tmp_path).gc() == []
+    (entry,) = Cache(tmp_path).entries()
+    assert abs(entry.used_s - then) < 1, "to be kept is not to be used"
+    cache = Cache(tmp_path)
+    assert [key for key, arrays in records.items() if not same(cache.get("latents", key), arrays)] == ["k5"]
 
 
 def test_gc_by_age_and_by_size_takes_the_least_recently_used_first(tmp_path):

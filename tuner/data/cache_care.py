@@ -73,7 +73,7 @@ def entries(root: Path) -> list[Entry]:
     """Every pack, oldest first, and memos by kind. Raises: StorageError; UsageError where `root` is no cache."""
     found = []
     for path in _packs(root):
-        with contextlib.suppress(FileNotFoundError), atomic.storage(path, "cannot read"):
+        with atomic.storage(path, "cannot read"), contextlib.suppress(FileNotFoundError):
             try:
                 pack, problem = packs.read(path, path.parent.name), ""
                 count = len(pack.records)
@@ -103,9 +103,9 @@ def gc(
 ) -> list[Removal]:
     """Remove leftovers of killed writers and packs that are damaged or superseded, then what is old or too much.
 
-    A pack counts as superseded only after the sha256 of every record that replaces it was compared. What a running
-    process has mapped stays readable to it (on Windows it cannot be removed, and is reported). A pack of another format
-    goes by age and size alone.
+    What is sound in a partly damaged pack moves to a new one first. A pack counts as superseded only after the sha256
+    of every record that replaces it was compared. What a running process has mapped stays readable to it (on Windows it
+    cannot be removed, and is reported). A pack of another format goes by age and size alone.
 
     Args:
         root: folder of the cache.
@@ -119,11 +119,17 @@ def gc(
     for folder in [*_shelves(root), *_subfolders(root / "memos")]:
         removals += [_remove(root, path, "left by a killed process", dry_run) for path in _leftovers(folder)]
     kept = []
-    for path, why in _needless(root):
+    for path, why, rescued in _needless(root):
         if why:
+            if rescued and not dry_run:
+                with atomic.storage(path, "cannot read"):
+                    try:
+                        kept.append(_rescue(path, rescued))
+                    except (FileNotFoundError, Damaged):  # it changed a moment ago; the next gc looks again
+                        continue
             removals.append(_remove(root, path, why, dry_run))
         else:
-            with contextlib.suppress(FileNotFoundError), atomic.storage(path, "cannot read"):
+            with atomic.storage(path, "cannot read"), contextlib.suppress(FileNotFoundError):
                 facts = path.stat()
                 kept.append((facts.st_mtime, facts.st_size, path))
     kept.sort(key=lambda one: one[0])
@@ -167,22 +173,38 @@ def _leftovers(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _needless(root: Path) -> Iterator[tuple[Path, str]]:
-    """Every pack, newest first, and why nobody needs it ('' where somebody may)."""
+def _needless(root: Path) -> Iterator[tuple[Path, str, set[str]]]:
+    """Every pack, newest first; why it should go ('' where it should not); its records that must be rescued first."""
     held: dict[str, set[str]] = {kind: set() for kind in KINDS}
     for path in reversed(_packs(root)):
         pack, bad = _examine(root, path)
+        if pack is None and not bad:
+            continue
         if pack is None:
-            yield path, "" if bad[0].foreign else f"damaged: {bad[0].why}"
+            yield path, "" if bad[0].foreign else f"damaged: {bad[0].why}", set()
             continue
         good = pack.records.keys() - {one.key for one in bad}
         if not good:
-            yield path, f"damaged: {bad[0].why}" if bad else "empty"
+            yield path, f"damaged: {bad[0].why}" if bad else "empty", set()
         elif good <= held[pack.kind]:
-            yield path, "superseded by newer packs"
+            yield path, "superseded by newer packs", set()
         else:
+            needed = good - held[pack.kind]
             held[pack.kind] |= good
-            yield path, ""
+            why = f"damaged: {len(bad)} of its records; {len(needed)} others are kept in a new pack" if bad else ""
+            yield path, why, needed if bad else set()
+
+
+def _rescue(path: Path, keys: set[str]) -> tuple[float, int, Path]:
+    """Copy sound records to a new pack: its last use, size and path. Raises: OSError, Damaged, StorageError."""
+    pack, data, facts = packs.read(path, path.parent.name), path.read_bytes(), path.stat()
+    for key in keys:
+        packs.check(pack, key, data)  # a new sha256 is made of these bytes, so they are looked at once more
+    name, content = packs.build(pack.kind, {key: packs.views(pack.records[key], data) for key in sorted(keys)})
+    atomic.write(path.parent / name, content)
+    with contextlib.suppress(OSError):  # it then counts as used now
+        os.utime(path.parent / name, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    return facts.st_mtime, len(content), path.parent / name
 
 
 def _examine(root: Path, path: Path) -> tuple[Pack | None, list[Badness]]:
@@ -191,10 +213,16 @@ def _examine(root: Path, path: Path) -> tuple[Pack | None, list[Badness]]:
     with atomic.storage(path, "cannot read"):
         try:
             pack = packs.read(path, path.parent.name)
+        except FileNotFoundError:  # another process tidies too
+            return None, []
         except Damaged as damage:
             return None, [Badness(name, "", str(damage), isinstance(damage, packs.Foreign))]
         bad = [Badness(name, key, why) for key, why in pack.bad.items()]
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            return None, []
+        with file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
             for key in pack.records:
                 try:
                     packs.check(pack, key, buffer)
@@ -229,8 +257,10 @@ def _shelves(root: Path) -> Iterable[Path]:
     """The folders of packs, after a look at whether this is a cache at all."""
     tag = root / "CACHEDIR.TAG"
     with atomic.storage(root, "cannot read"):
+        # Listed before the tag is read: who makes a cache writes the tag first.
+        names = {entry.name for entry in root.iterdir()} if root.is_dir() else set()
         ours = tag.is_file() and tag.read_text(errors="replace") == TAG
-        others = {entry.name for entry in root.iterdir()} - _NEIGHBOURS if root.is_dir() and not ours else set()
+    others = set() if ours else {name for name in names - _NEIGHBOURS if not atomic.TEMPORARY.match(name)}
     if others:
         raise UsageError(f"{root} is not a cache of tuner", "set TUNER_CACHE to the folder of the cache, or unset it")
     folders = [root / "packs" / kind for kind in KINDS] if ours else []
