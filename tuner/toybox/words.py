@@ -4,67 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .captions import spoken
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 LENGTH = 77
 """Tokens a caption may have, the start and end marks included; the text model has as many positions."""
-
-# Each word gets a token of its own; any other word, such as `sks`, is spelt in bytes.
-WORDS = [
-    "a",
-    "an",
-    "the",
-    "of",
-    "in",
-    "on",
-    "with",
-    "and",
-    "photo",
-    "picture",
-    "drawing",
-    "painting",
-    "style",
-    "red",
-    "green",
-    "blue",
-    "yellow",
-    "white",
-    "black",
-    "orange",
-    "purple",
-    "dog",
-    "cat",
-    "vase",
-    "toy",
-    "car",
-    "backpack",
-    "teapot",
-    "monster",
-    "person",
-    "man",
-    "woman",
-    "house",
-    "tree",
-    "flower",
-    "star",
-    "circle",
-    "square",
-    "bucket",
-    "beach",
-    "garden",
-    "grass",
-    "snow",
-    "water",
-    "table",
-    "cloud",
-    "small",
-    "big",
-    "old",
-    "new",
-]
-
 
 def byte_characters() -> list[str]:
     """The printable stand-in for each of the 256 bytes, in CLIP's order (Radford et al. 2019, byte-level BPE)."""
@@ -73,10 +20,13 @@ def byte_characters() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(hidden))]
 
 
-def merges(words: Sequence[str] = tuple(WORDS)) -> list[tuple[str, str]]:
-    """The merges that build each word from the left, in order of first need."""
+def merges(words: Sequence[str] | None = None) -> list[tuple[str, str]]:
+    """The merges that build each word from the left, in order of first need; of the world's words unless given.
+
+    Every other word, such as `sks`, is spelt in bytes.
+    """
     found: dict[tuple[str, str], None] = {}
-    for word in words:
+    for word in words or spoken():
         pieces = [*word[:-1], word[-1] + "</w>"]
         head = pieces[0]
         for piece in pieces[1:]:

@@ -1,0 +1,1 @@
+"""How the models of the toybox were trained; `python -m tuner.toybox.making` does it again, going on where it stopped."""

@@ -1,0 +1,127 @@
+"""Training the two judges: a CLIP on pictures and captions, and a vision transformer that tells subjects apart."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy, normalize
+from transformers import CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model
+
+from ...draws import Draws
+from .. import world
+from . import pictures, reader
+from .classifier import spoil
+from .fit import Course, fit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+    from transformers import CLIPTokenizer
+
+POOL = 30_000
+CLIP_COURSE = Course(steps=1400, lr=1.5e-3, batch=128)
+SUBJECTS, POSES = 4000, 4
+"""How many subjects, and pictures of each, the second judge learns to tell apart."""
+DINO_COURSE = Course(steps=1200, lr=1.5e-3, batch=64)
+WARMTH = 0.1
+"""Temperature of the subjects' contrast (Khosla et al. 2020, section 3.2)."""
+
+
+def clip_config() -> CLIPConfig:
+    text = {**reader.config(width=64, layers=3), "projection_dim": 64}
+    text.pop("architectures")
+    vision = {
+        "hidden_size": 96,
+        "intermediate_size": 256,
+        "projection_dim": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": world.SIZE,
+        "patch_size": 8,
+    }
+    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)
+
+
+def train_clip(folder: Path, tokenizer: CLIPTokenizer) -> CLIPModel:
+    """A CLIP (Radford et al. 2021): each caption to its picture and each picture to its caption."""
+    torch.manual_seed(pictures.SEED)
+    clip = CLIPModel(clip_config())
+    pool = pictures.arrays("train", POOL)
+
+    def loss(step: int) -> Tensor:
+        picked = pictures.batch("clip", step, CLIP_COURSE.batch, POOL)
+        visit = 1000 + step * CLIP_COURSE.batch // POOL
+        captions = [pictures.caption("train", n, visit) for n in picked]
+        ids = reader.ids(tokenizer, captions, reader.SHORT)
+        found = clip(input_ids=ids, pixel_values=spoil(pictures.to_input(pool[picked]), step))
+        wanted = torch.arange(len(ids))
+        return (cross_entropy(found.logits_per_text, wanted) + cross_entropy(found.logits_per_image, wanted)) / 2
+
+    fit(clip, loss, CLIP_COURSE, folder)
+    return clip
+
+
+def dino_config() -> Dinov2Config:
+    return Dinov2Config(
+        hidden_size=96,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        mlp_ratio=3,
+        image_size=world.SIZE,
+        patch_size=8,
+    )
+
+
+def train_dino(folder: Path) -> Dinov2Model:
+    """A vision transformer in which pictures of one subject are near and those of another are far.
+
+    Supervised contrast in place of self-distillation: this world says which pictures show the same thing.
+    """
+    torch.manual_seed(pictures.SEED)
+    dino = Dinov2Model(dino_config())
+    pool = _poses()
+
+    def loss(step: int) -> Tensor:
+        draws = Draws(pictures.SEED).generator("toybox", "dino", step)
+        subjects = draws.choice(SUBJECTS, DINO_COURSE.batch, replace=False)
+        first = draws.integers(POSES, size=DINO_COURSE.batch)
+        second = (first + 1 + draws.integers(POSES - 1, size=DINO_COURSE.batch)) % POSES
+        drawn = torch.cat([pool[subjects, first], pool[subjects, second]])
+        seen = normalize(dino(spoil(pictures.to_input(drawn), step)).pooler_output, dim=1)
+        alike = seen @ seen.T / WARMTH
+        alike.fill_diagonal_(-torch.inf)
+        return cross_entropy(alike, torch.arange(len(seen)).roll(DINO_COURSE.batch))
+
+    fit(dino, loss, DINO_COURSE, folder)
+    return dino
+
+
+def _poses() -> Tensor:
+    """Pictures of every subject, (subjects, poses, 3, 64, 64) bytes."""
+    with ProcessPoolExecutor(2) as pool:
+        return torch.from_numpy(np.stack(list(pool.map(_subject, range(SUBJECTS), chunksize=64))))
+
+
+def _subject(index: int) -> np.ndarray:
+    shown = world.Subject.make(2_000_000 + index).photos(POSES, world.SIZE)
+    return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in shown])
+
+
+PROCESSOR = {
+    "do_center_crop": True,
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "crop_size": {"height": world.SIZE, "width": world.SIZE},
+    "size": {"shortest_edge": world.SIZE},
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+}
+"""How both judges want their pictures, in the form of a `preprocessor_config.json`."""
