@@ -203,5 +203,7 @@ def notes(matrix: Matrix, document: dict[str, Any]) -> str:
         lines.append(f"- MIXED: tuner's own code changed while this ran, {len(states)} states of it are in the table")
     if document["not done"]:
         lines.append(f"- NOT DONE: {document['not done']} trainings")
-    lines += [f"- FAILED: {entry['cell']}: {entry['how'].splitlines()[0]}" for entry in document["failed"]]
+    for entry in document["failed"]:
+        words = entry["how"].splitlines()
+        lines.append(f"- FAILED: {entry['cell']}: {words[0]}: {words[-1]}")
     return "\n".join(lines)

@@ -236,7 +236,7 @@ class TestMatrix:
         assert compare.conclude(small, {}, {}) == 1
         shown = capsys.readouterr().out
         assert shown.count("FAILED") == 8
-        assert "s1 seed 1 two" in shown
+        assert "s1 seed 1 two: exit status 1: broken: two s1 1" in shown
         told = json.loads((small.place / "table.json").read_text())
         assert "broken: one s0 0" in told["failed"][0]["how"]
         broken.unlink()
