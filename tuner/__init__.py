@@ -4,6 +4,7 @@ recipe = tuner.load_recipe("recipes/dreambooth_lora.yaml", ["train.steps=400"])
 print(tuner.plan(recipe))
 result = tuner.run(recipe)
 tuner.load_adapter(pipe, result.adapter, strength=0.8)
+print(tuner.evaluate(result.run_dir).markdown())
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .engine import run
+    from .evaluation import evaluate
     from .formats.load import load_adapter
     from .planning import plan
     from .recipe_file import load_recipe
 
-__all__ = ["load_adapter", "load_recipe", "plan", "run"]
+__all__ = ["evaluate", "load_adapter", "load_recipe", "plan", "run"]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "evaluate": "evaluation",
     "load_adapter": "formats.load",
     "load_recipe": "recipe_file",
     "plan": "planning",

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .commands import cache, doctor, faults, generate, inspect, recipes, run, runs, study
+from .commands import cache, doctor, evaluate, faults, generate, inspect, quickstart, recipes, run, runs, study
 
 OVERVIEW = """\
 tuner teaches Stable Diffusion a subject or a style, and writes a file that diffusers, A1111 and ComfyUI load.
 
-  tuner run --rehearse                       the whole way in about a minute: small model, drawn pictures, no download
+  tuner quickstart                           see it work in two minutes: small model, drawn photos, no download
   tuner ls                                   the recipes that come with tuner
   tuner cp dreambooth_lora mine.yaml         a recipe of your own; every line of it is explained
   tuner plan mine.yaml data.instance.path=photos/    what it will do and need, before it does it
@@ -54,6 +54,7 @@ def overview(
 
 TRAIN, LOOK, USE, CARE = "Train", "Look before you run", "Use what came out", "Housekeeping"
 
+app.command("quickstart", rich_help_panel=TRAIN)(quickstart.quickstart)
 app.command("run", rich_help_panel=TRAIN)(run.run)
 app.command("runs", rich_help_panel=TRAIN)(runs.list_runs)
 app.command("stop", rich_help_panel=TRAIN)(runs.stop)
@@ -67,6 +68,7 @@ app.command("ls", rich_help_panel=LOOK)(recipes.ls)
 app.command("cat", rich_help_panel=LOOK)(recipes.cat)
 app.command("cp", rich_help_panel=LOOK)(recipes.cp)
 app.command("generate", rich_help_panel=USE)(generate.generate)
+app.command("eval", rich_help_panel=USE)(evaluate.evaluate)
 app.command("inspect", rich_help_panel=USE)(inspect.inspect)
 app.add_typer(cache.app, name="cache", rich_help_panel=CARE)
 app.command("doctor", rich_help_panel=CARE)(doctor.doctor)

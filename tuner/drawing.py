@@ -152,24 +152,44 @@ def text_settings(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {}
 
 
-def draw(drawing: Drawing, shots: Sequence[Shot], watcher: Watcher) -> Iterator[Image]:
-    """Load everything and draw shot by shot. Raises: DataError where an adapter does not fit the base."""
+def load(drawing: Drawing, watcher: Watcher) -> DiffusionModel:
+    """The base, without its adapters. Raises: DataError where an adapter was trained on another."""
     from .device import choose
-    from .formats.load import load_adapter
-    from .sampling import paint
     from .sections import Train
 
     place = choose(Train.model_validate({"steps": 1, "device": drawing.device}))
     watcher.phase(f"loading {drawing.base}")
     model = drawing.backbone.load(device=place.device, dtype=place.weights)
     check_identity(drawing, model, watcher)
+    return model
+
+
+def put_on(drawing: Drawing, model: DiffusionModel) -> None:
+    """Load the adapters into a base from `load`. Raises: DataError where one does not fit."""
+    from .formats.load import load_adapter
+
     pipe: Any = model.pipeline()
     for number, adapter in enumerate(drawing.adapters):
         load_adapter(pipe, adapter.path, adapter.strength, name=f"adapter_{number}")
-    watcher.phase("drawing", len(shots))
-    for number, shot in enumerate(shots, 1):
-        yield paint(model, [shot])[0]
-        watcher.progress(number)
+
+
+def paint_all(
+    model: DiffusionModel, shots: Sequence[Shot], watcher: Watcher, *, batch: int = 1, phase: str = "drawing"
+) -> Iterator[Image]:
+    """Draw shot by shot, or some at a time, telling how far it is."""
+    from .sampling import paint
+
+    watcher.phase(phase, len(shots))
+    for start in range(0, len(shots), batch):
+        yield from paint(model, shots[start : start + batch], batch=batch)
+        watcher.progress(min(start + batch, len(shots)))
+
+
+def draw(drawing: Drawing, shots: Sequence[Shot], watcher: Watcher) -> Iterator[Image]:
+    """Load everything and draw shot by shot. Raises: DataError where an adapter does not fit the base."""
+    model = load(drawing, watcher)
+    put_on(drawing, model)
+    yield from paint_all(model, shots, watcher)
 
 
 def check_identity(drawing: Drawing, model: DiffusionModel, watcher: Watcher) -> None:

@@ -11,14 +11,14 @@ from .backbones import Backbone
 from .overrides import dotted
 from .part_types import default_at
 from .recipe import Recipe
-from .sections import DataOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from .toybox.bundled import Bundle
     from .yaml_text import Path as KeyPath
 
-COUNTS = frozenset({"steps", "every", "generate", "batch", "accumulate", "warmup", "repeats", "keep", "rank"})
+COUNTS = frozenset({"steps", "every", "generate", "accumulate", "warmup", "repeats", "keep", "rank"})
 """Keys where the preset is an upper limit: a recipe that already asks for less keeps its own."""
 
 
@@ -101,19 +101,40 @@ def _limit(made: Rehearsal, path: KeyPath, value: Any, overridden: Sequence[KeyP
 
 
 def _stand_in(made: Rehearsal, overridden: Sequence[KeyPath]) -> None:
-    """Put the bundled pictures where a folder of the recipe's is not on this machine."""
+    """Put bundled pictures, and what is said of them, where a folder of the recipe's is not on this machine."""
+    from .toybox.bundled import BUNDLES
+
     data = made.tree.get("data")
     if not isinstance(data, dict):
         return
-    for role in data.keys() - DataOptions.model_fields.keys():
-        for path in _places(made.tree, ("data", role, "path")):
-            given = _at(made.tree, path[:-1]).get("path")
-            if not isinstance(given, str) or _touched(path, overridden) or os.path.exists(os.path.expanduser(given)):
-                continue
-            from .toybox import pictures
+    for role in [role for role in BUNDLES if role in data]:
+        absent = [
+            path
+            for path in _places(made.tree, ("data", role, "path"))
+            if isinstance(given := _at(made.tree, path[:-1]).get("path"), str)
+            and not _touched(path, overridden)
+            and not os.path.exists(os.path.expanduser(given))
+        ]
+        for path in absent:
+            section = _at(made.tree, path[:-1])
+            made.notes.append(
+                f"{section['path']} ({dotted(path)}) is not there; the bundled pictures and captions stand in"
+            )
+            section["path"] = str(BUNDLES[role].folder)
+        if absent:
+            _speak(made, BUNDLES[role], overridden)
 
-            _at(made.tree, path[:-1])["path"] = str(pictures())
-            made.notes.append(f"{given} ({dotted(path)}) is not there; the bundled pictures and captions stand in")
+
+def _speak(made: Rehearsal, bundle: Bundle, overridden: Sequence[KeyPath]) -> None:
+    """Say of the bundled pictures what they show, wherever the recipe says something else."""
+    for role, caption in bundle.captions.items():
+        for path in _places(made.tree, ("data", role, "caption")):
+            if isinstance(_at(made.tree, path[:-1]).get("caption"), str) and not _touched(path, overridden):
+                made.set(path, caption)
+    sample = made.tree.get("sample")
+    prompts = ("sample", "prompts")
+    if bundle.prompts and isinstance(sample, dict) and sample.get("prompts") and not _touched(prompts, overridden):
+        made.set(prompts, list(bundle.prompts))
 
 
 def _places(tree: Any, keys: tuple[str, ...], path: KeyPath = ()) -> Iterator[KeyPath]:

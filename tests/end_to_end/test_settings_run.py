@@ -6,9 +6,10 @@ import json
 
 import pytest
 import torch
+from photos import shaped
 from safetensors.torch import load_file
 
-from tuner import engine, toybox
+from tuner import engine
 from tuner.recipe import Recipe
 
 
@@ -20,7 +21,7 @@ def recipe(**changes) -> Recipe:
         "data": {
             "resolution": 64,
             "bucket_step": 16,
-            "images": {"path": str(toybox.pictures()), "caption": "a photo of sks dog"},
+            "images": {"path": str(shaped()), "caption": "a photo of sks dog"},
         },
         "train": {"steps": 4, "lr": 1e-3},
         "save": {"every": None},

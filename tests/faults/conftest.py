@@ -1,4 +1,4 @@
-"""What the fault tests share: a server that forks runs, and a cache with nothing but the toybox in it."""
+"""What the fault tests share: a server that forks runs, pictures, and caches."""
 
 from __future__ import annotations
 
@@ -21,14 +21,8 @@ def fork_server():
 
 @pytest.fixture(scope="session")
 def seed_cache(tmp_path_factory) -> Path:
-    """A cache that holds the toybox model alone. Copy it, do not fill it."""
-    from tuner import toybox
-
-    place = tmp_path_factory.mktemp("seed-cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUNER_CACHE", str(place))
-        toybox.folder("sd15")
-    return place
+    """A cache with nothing in it. Copy it, do not fill it."""
+    return tmp_path_factory.mktemp("seed-cache")
 
 
 @pytest.fixture(scope="session")
@@ -46,10 +40,10 @@ def drawn_pictures(tmp_path_factory) -> Path:
     """Five drawn photos that fill more than two buckets at 32 px."""
     import shutil
 
-    from tuner import toybox
+    from photos import shaped
 
     place = tmp_path_factory.mktemp("photos") / "dog"
-    shutil.copytree(toybox.pictures(), place)
+    shutil.copytree(shaped(), place)
     return place
 
 

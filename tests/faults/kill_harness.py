@@ -220,7 +220,7 @@ class Killing:
     """A recipe, the run that nobody disturbed, and the killed ones to compare with it.
 
     Args:
-        seed_cache: a cache with nothing but the toybox in it; every killed run starts from a copy.
+        seed_cache: a cache with nothing in it; every killed run starts from a copy.
     """
 
     def __init__(self, server: Server, tree: dict, folder: Path, seed_cache: Path, **job: Any) -> None:

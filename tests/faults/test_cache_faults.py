@@ -384,10 +384,9 @@ def test_a_folder_that_is_no_cache_is_refused(tmp_path):
         assert cache_care.gc(empty) == []
 
 
-@pytest.mark.parametrize("neighbour", ["toybox", "priors"])
-def test_a_place_where_nothing_is_cached_yet_is_no_fault(tmp_path, neighbour):
-    """The small model and the class pictures live beside the packs, and may be there before the first of them."""
-    (tmp_path / neighbour).mkdir()
+def test_a_place_where_nothing_is_cached_yet_is_no_fault(tmp_path):
+    """Class pictures live beside the packs, and may be there before the first of them."""
+    (tmp_path / "priors").mkdir()
     assert cache_care.entries(tmp_path) == cache_care.verify(tmp_path) == cache_care.gc(tmp_path) == []
 
 

@@ -49,11 +49,11 @@ CURVES: dict[str, dict[str, Any]] = {
 
 def tree(name: str) -> dict[str, Any]:
     """The recipe of a curve."""
-    from tuner import toybox
+    from photos import shaped
 
     found = json.loads(json.dumps({**BASE, **CURVES[name]}))
     first = "images" if "images" in found["data"] else "instance"
-    found["data"][first]["path"] = str(toybox.pictures())
+    found["data"][first]["path"] = str(shaped())
     return found
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from models import load_sd15
 
+from tuner import toybox
 from tuner.objectives import Objective
 from tuner.sampling import SCHEDULERS, Shot, paint, sampler, start_noise
 
@@ -17,6 +18,8 @@ CLASSES = {
     "ddim": "DDIMScheduler",
     "euler": "EulerDiscreteScheduler",
 }
+
+SCALE = toybox.configs("sd15")["vae"]["scaling_factor"]
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +150,9 @@ def test_posterior_is_scaled_to_unit_variance(model, pipeline):
     pixels = torch.rand(2, 3, 32, 48, generator=torch.manual_seed(1)) * 2 - 1
     with torch.no_grad():
         ours, theirs = model.encode_images(pixels), pipeline.vae.encode(pixels).latent_dist
-        assert torch.allclose(ours.mean, theirs.mean * 0.18215, rtol=1e-6)
-        assert torch.allclose(ours.logvar, theirs.logvar + 2 * math.log(0.18215), rtol=1e-6)
-        assert torch.allclose((0.5 * ours.logvar).exp(), theirs.std * 0.18215, rtol=1e-5)
+        assert torch.allclose(ours.mean, theirs.mean * SCALE, rtol=1e-6)
+        assert torch.allclose(ours.logvar, theirs.logvar + 2 * math.log(SCALE), rtol=1e-6)
+        assert torch.allclose((0.5 * ours.logvar).exp(), theirs.std * SCALE, rtol=1e-5)
         decoded = model.decode_latents(ours.mean)
         assert torch.allclose(decoded, pipeline.vae.decode(theirs.mean).sample, atol=1e-4)
     assert ours.mean.shape == (2, 4, 8, 12)
@@ -164,7 +167,7 @@ def test_shift_comes_from_the_vae(model):
         shifted = load_sd15("toybox")
         shifted._shift, shifted._scale = 0.25, 0.5
         other = shifted.encode_images(pixels)
-        assert torch.allclose(other.mean, (plain.mean / 0.18215 - 0.25) * 0.5, atol=1e-5)
+        assert torch.allclose(other.mean, (plain.mean / SCALE - 0.25) * 0.5, atol=1e-5)
         assert torch.allclose(shifted.decode_latents(other.mean), trip, atol=1e-4)
 
 

@@ -9,8 +9,6 @@ import sys
 
 import pytest
 
-from tuner.toybox import pictures
-
 HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate", "gradio")
 SCRIPT = f"""
 import sys
@@ -51,7 +49,6 @@ def quick(words, cwd):
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_no_heavy_import(words, tmp_path):
-    pictures()  # drawn once, outside of what is looked at
     done = quick(words, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "heavy:", done.stderr
@@ -74,7 +71,6 @@ def test_inspect_imports_nothing_heavy(tmp_path):
 )
 def test_answers_at_once(words, seconds, tmp_path):
     """Processor time of the best of five: the wall's clock would measure what else the machine does."""
-    pictures()
     command = [sys.executable, "-m", "tuner", *words]
 
     def spent():

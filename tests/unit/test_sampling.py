@@ -92,7 +92,7 @@ def test_numbers_that_are_not_finite_are_no_picture(sd15_model):
 
 def test_what_was_cut_off_a_prompt_is_told(sd15_model):
     """Trap 34: the real lost text, in the user's own spelling."""
-    fits = " ".join(["Dog"] * 75)
+    fits = " ".join(["Star"] * 75)
     found = sd15_model.tokenize([fits, fits + " Green  TREE, end", "", "a dog"])
     assert found.cut == ("", "Green  TREE, end", "", "")
     assert found.ids["text_encoder"].shape == (4, 77)

@@ -23,7 +23,7 @@ _DAY_S = 86_400
 _LEFTOVER_S = 600
 """A dead writer's file is left for this long: the writer may live on another machine that shares the folder."""
 
-_NEIGHBOURS = {"toybox", "priors"}
+_NEIGHBOURS = {"priors"}
 """Folders that others keep beside the packs, perhaps before there is a pack."""
 
 

@@ -54,7 +54,7 @@ def _edge(shape: Image) -> Image:
     return ImageChops.subtract(shape, inner)
 
 
-def outline(canvas: Image, thing: Thing, seed: int) -> None:
+def outline(canvas: Image, thing: Thing, seed: int) -> None:  # noqa: ARG001 one signature for all strokes
     """Only the thing's edge, in its colour."""
     canvas.paste(COLOURS[thing.colour], mask=_edge(_shape(canvas, thing)))
 
@@ -67,7 +67,7 @@ def sketch(canvas: Image, thing: Thing, seed: int) -> None:
     shape = _shape(canvas, thing)
     hatching = Image.new("L", (side, side), 0)
     pen = ImageDraw.Draw(hatching)
-    step, width = side // 10, side // 22
+    step, width = side // 6, side // 13
     for start in range(-side + seed % step, side, step):
         pen.line((start, side, start + side, 0), fill=255, width=width)
     canvas.paste(COLOURS[thing.colour], mask=ImageChops.multiply(hatching, shape))

@@ -91,9 +91,7 @@ def _single(rng: np.random.Generator) -> Scene:
     patterned = style is None and size != "small" and rng.random() < 0.35
     pattern = _pick(rng, PATTERNS) if patterned else None
     spot = _pick(rng, tuple(PLACES)) if size != "big" and rng.random() < 0.4 else ""
-    thing = Thing(
-        _pick(rng, CLASSES), colour, pattern, _scale(rng, SCALES[size]), _near(rng, PLACES[spot]), _turn(rng)
-    )
+    thing = Thing(_pick(rng, CLASSES), colour, pattern, _scale(rng, SCALES[size]), _near(rng, PLACES[spot]), _turn(rng))
     return Scene((thing,), background, style, size=size, spot=spot, seed=_seed(rng))
 
 

@@ -41,8 +41,7 @@ class Subject:
 
     def scene(self, rng: np.random.Generator, background: str | None = None) -> Scene:
         """The subject somewhere: turned, near or far, on a background that hides none of its main colour."""
-        free = [b for b in BACKGROUNDS if b not in self.hues and not _hidden(b, self.hues[0])]
-        background = background or str(rng.choice(free))
+        background = background or str(rng.choice(self.places()))
         scale = float(rng.uniform(0.5, 0.8))
         room = (1 - scale) / 2 * 0.8
         place = (0.5 + float(rng.uniform(-room, room)), 0.5 + float(rng.uniform(-room, room)))
@@ -54,9 +53,17 @@ class Subject:
         return render(self.scene(rng, background), size)
 
     def photos(self, count: int, size: int = 256) -> list[Image]:
-        """`count` pictures of it in different poses and places; a longer list begins with the shorter one."""
-        draws = Draws(self.seed)
-        return [self.draw(draws.generator("toybox", "photo", index), size=size) for index in range(count)]
+        """`count` pictures of it in different poses, each elsewhere while places last; the first stay the same."""
+        draws, places = Draws(self.seed), self.places()
+        order = draws.permutation(len(places), "toybox", "photo")
+        return [
+            self.draw(draws.generator("toybox", "photo", index), places[order[index % len(places)]], size)
+            for index in range(count)
+        ]
+
+    def places(self) -> list[str]:
+        """Backgrounds on which it shows."""
+        return [b for b in BACKGROUNDS if b not in self.hues and not _hidden(b, self.hues[0])]
 
 
 def _hidden(background: str, colour: str) -> bool:

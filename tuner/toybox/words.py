@@ -13,6 +13,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 LENGTH = 77
 """Tokens a caption may have, the start and end marks included; the text model has as many positions."""
 
+
 def byte_characters() -> list[str]:
     """The printable stand-in for each of the 256 bytes, in CLIP's order (Radford et al. 2019, byte-level BPE)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]

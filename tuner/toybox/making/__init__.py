@@ -1,1 +1,1 @@
-"""How the models of the toybox were trained; `python -m tuner.toybox.making` does it again, going on where it stopped."""
+"""How the toybox's models were trained; `python -m tuner.toybox.making` does it again, or goes on."""

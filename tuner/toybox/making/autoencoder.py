@@ -1,7 +1,8 @@
-"""Training the toybox's VAE: absolute and squared error, and a trace of KL (Rombach et al. 2022, without the critic)."""
+"""Training the toybox's VAE by absolute and squared error and a trace of KL (Rombach et al. 2022, no critic)."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,24 +40,24 @@ def train(folder: Path) -> AutoencoderKL:
     """The trained VAE; its `scaling_factor` makes the latents of drawn pictures one wide."""
     torch.manual_seed(pictures.SEED)
     vae = AutoencoderKL.from_config(CONFIG).to(memory_format=torch.channels_last)  # type: ignore[union-attr]
-    pool = pictures.everything(POOL)
+    pool = cache(lambda: pictures.everything(POOL))  # drawn at the first step, if there is one to do
 
     def loss(step: int) -> Tensor:
-        x = pictures.to_input(pool[pictures.batch("vae", step, COURSE.batch, POOL)])
+        x = pictures.to_input(pool()[pictures.batch("vae", step, COURSE.batch, POOL)])
         torch.manual_seed(step)
         posterior = vae.encode(x).latent_dist
-        found = vae.decode(posterior.sample()).sample
-        error = found - x
-        return error.abs().mean() + error.square().mean() + 0.5 * _edges(error) + KL * posterior.kl().mean()
+        return error(vae.decode(posterior.sample()).sample, x) + KL * posterior.kl().mean()
 
     fit(vae, loss, COURSE, folder)
-    vae.register_to_config(scaling_factor=scale(vae, pool[:500]))
+    vae.register_to_config(scaling_factor=scale(vae, pictures.everything(500)))
     return vae
 
 
-def _edges(error: Tensor) -> Tensor:
-    """Absolute error of local contrast, which keeps outlines crisp."""
-    return (error - avg_pool2d(error, 3, 1, 1, count_include_pad=False)).abs().mean()
+def error(found: Tensor, x: Tensor) -> Tensor:
+    """Absolute and squared error, and the absolute error of local contrast, which keeps outlines crisp."""
+    off = found - x
+    local = off - avg_pool2d(off, 3, 1, 1, count_include_pad=False)
+    return off.abs().mean() + off.square().mean() + 0.5 * local.abs().mean()
 
 
 @torch.no_grad()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 POOL = 30_000
 COURSE = Course(steps=2600, lr=1.5e-3, batch=96, ema=0.998, weight_decay=0.05)
+SHUFFLED_STEPS = 800
+"""Enough to learn the answers where there is something to learn; the loss has long been flat."""
 
 
 class Examiner(nn.Module):
@@ -31,7 +36,7 @@ class Examiner(nn.Module):
         super().__init__()
         widths = (3, 32, 48, 96, 128)
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(8, after), nn.SiLU()]
             if before > 3:
                 layers += [nn.Conv2d(after, after, 3, 1, 1), nn.GroupNorm(8, after), nn.SiLU()]
@@ -48,23 +53,25 @@ def train(folder: Path, *, shuffled: bool = False) -> Examiner:
     """The trained examiner; `shuffled` gives every picture the answers of another, which must leave it at chance."""
     torch.manual_seed(pictures.SEED)
     examiner = Examiner().to(memory_format=torch.channels_last)
-    pool = pictures.arrays("train", POOL)
-    wanted = labels([pictures.scene("train", n) for n in range(POOL)])
-    if shuffled:
-        wanted = {name: value.roll(POOL // 3) for name, value in wanted.items()}
+    pool = cache(lambda: pictures.arrays("train", POOL))
+
+    @cache
+    def wanted() -> dict[str, Tensor]:
+        right = labels([pictures.scene("train", n) for n in range(POOL)])
+        return {name: value.roll(POOL // 3) for name, value in right.items()} if shuffled else right
 
     def loss(step: int) -> Tensor:
         picked = pictures.batch("classifier", step, COURSE.batch, POOL)
-        x = spoil(pictures.to_input(pool[picked]), step)
+        x = spoil(pictures.to_input(pool()[picked]), step)
         said = examiner(x)
-        return error(said, {name: value[picked] for name, value in wanted.items()})
+        return error(said, {name: value[picked] for name, value in wanted().items()})
 
-    fit(examiner, loss, COURSE, folder)
+    fit(examiner, loss, replace(COURSE, steps=SHUFFLED_STEPS) if shuffled else COURSE, folder)
     return examiner
 
 
 def spoil(x: Tensor, step: int) -> Tensor:
-    """Blur, noise, a shift of tone and of place, each to a part of the batch, as a small VAE or a sampler might leave."""
+    """Blur, noise and shifts of tone, each to a part of the batch, as a small VAE or a sampler might leave."""
     rng = torch.Generator().manual_seed(step)
     chance = torch.rand(5, len(x), 1, 1, 1, generator=rng)
     blurred = avg_pool2d(x, 3, 1, 1, count_include_pad=False)

@@ -52,7 +52,9 @@ def fit(module: nn.Module, loss: Callable[[int], Tensor], course: Course, folder
         folder: for the states.
     """
     live = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(live.values(), course.lr, betas=(0.9, 0.99), weight_decay=course.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        live.values(), course.lr, betas=(0.9, 0.99), weight_decay=course.weight_decay, fused=True
+    )
     average = {name: p.detach().clone() for name, p in live.items()}
     start = _resume(folder, live, average, optimizer)
     saved = told = time.monotonic()

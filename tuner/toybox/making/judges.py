@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 POOL = 30_000
-CLIP_COURSE = Course(steps=1400, lr=1.5e-3, batch=128)
+CLIP_COURSE = Course(steps=1000, lr=1.5e-3, batch=128)
 SUBJECTS, POSES = 4000, 4
 """How many subjects, and pictures of each, the second judge learns to tell apart."""
-DINO_COURSE = Course(steps=1200, lr=1.5e-3, batch=64)
+DINO_COURSE = Course(steps=800, lr=1.5e-3, batch=64)
 WARMTH = 0.1
 """Temperature of the subjects' contrast (Khosla et al. 2020, section 3.2)."""
 
@@ -50,14 +51,14 @@ def train_clip(folder: Path, tokenizer: CLIPTokenizer) -> CLIPModel:
     """A CLIP (Radford et al. 2021): each caption to its picture and each picture to its caption."""
     torch.manual_seed(pictures.SEED)
     clip = CLIPModel(clip_config())
-    pool = pictures.arrays("train", POOL)
+    pool = cache(lambda: pictures.arrays("train", POOL))
 
     def loss(step: int) -> Tensor:
         picked = pictures.batch("clip", step, CLIP_COURSE.batch, POOL)
         visit = 1000 + step * CLIP_COURSE.batch // POOL
         captions = [pictures.caption("train", n, visit) for n in picked]
         ids = reader.ids(tokenizer, captions, reader.SHORT)
-        found = clip(input_ids=ids, pixel_values=spoil(pictures.to_input(pool[picked]), step))
+        found = clip(input_ids=ids, pixel_values=spoil(pictures.to_input(pool()[picked]), step))
         wanted = torch.arange(len(ids))
         return (cross_entropy(found.logits_per_text, wanted) + cross_entropy(found.logits_per_image, wanted)) / 2
 
@@ -83,14 +84,15 @@ def train_dino(folder: Path) -> Dinov2Model:
     """
     torch.manual_seed(pictures.SEED)
     dino = Dinov2Model(dino_config())
-    pool = _poses()
+    dino.embeddings.mask_token.requires_grad_(False)  # of self-distillation, which is not done here
+    pool = cache(_poses)
 
     def loss(step: int) -> Tensor:
         draws = Draws(pictures.SEED).generator("toybox", "dino", step)
         subjects = draws.choice(SUBJECTS, DINO_COURSE.batch, replace=False)
         first = draws.integers(POSES, size=DINO_COURSE.batch)
         second = (first + 1 + draws.integers(POSES - 1, size=DINO_COURSE.batch)) % POSES
-        drawn = torch.cat([pool[subjects, first], pool[subjects, second]])
+        drawn = torch.cat([pool()[subjects, first], pool()[subjects, second]])
         seen = normalize(dino(spoil(pictures.to_input(drawn), step)).pooler_output, dim=1)
         alike = seen @ seen.T / WARMTH
         alike.fill_diagonal_(-torch.inf)

@@ -21,9 +21,17 @@ if TYPE_CHECKING:
 SEED = 64
 
 
+MIXES = {"composed": ((0.25, "single"), (0.5, "pair"), (0.05, "count"), (0.2, "word"))}
+"""Shares of the kinds of scene, where they are not the world's own."""
+
+
 def scene(purpose: str, index: int, kind: str | None = None) -> world.Scene:
     """Scene `index` of a purpose: `train`, or one that no model was trained on, such as `held out`."""
-    return world.sample(Draws(SEED).generator("toybox", "world", purpose, index), kind)
+    rng = Draws(SEED).generator("toybox", "world", purpose, index)
+    if kind is None and purpose in MIXES:
+        shares, kinds = zip(*MIXES[purpose], strict=True)
+        kind = str(rng.choice(kinds, p=shares))
+    return world.sample(rng, kind)
 
 
 def caption(purpose: str, index: int, visit: int) -> str:
@@ -63,6 +71,11 @@ def _drawn(draw: partial[Image] | object, count: int) -> Tensor:
 
 def _bytes(draw: partial[Image], index: int) -> np.ndarray:
     return np.asarray(draw(index)).transpose(2, 0, 1).copy()
+
+
+def stack(drawn: Sequence[Image]) -> Tensor:
+    """Pictures as bytes, (N, 3, 64, 64)."""
+    return torch.from_numpy(np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in drawn]).copy())
 
 
 def to_input(pictures: Tensor) -> Tensor:

@@ -1,0 +1,23 @@
+"""The bundled photos cut to different shapes, so that a run has several buckets."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from tuner import toybox
+
+SHAPES = ((256, 256), (256, 192), (192, 256), (256, 256), (230, 192))
+
+
+@cache
+def shaped() -> Path:
+    """A folder of five pictures in four shapes; cut, never resized, so that their pixels are the same everywhere."""
+    folder = Path(tempfile.mkdtemp(prefix="photos-"))
+    for path, size in zip(sorted(toybox.pictures().glob("*.png")), SHAPES, strict=True):
+        with Image.open(path) as picture:
+            picture.crop((0, 0, *size)).save(folder / path.name)
+    return folder

@@ -1,0 +1,178 @@
+"""What is to be measured: a base, an adapter, the subject's photos, and the prompts that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from . import prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL.Image import Image
+
+    from ..drawing import Drawing
+    from ..sampling import Shot
+
+TOYBOX = "toybox"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One adapter and what it should have learned."""
+
+    drawing: Drawing
+    """The base and the adapter on it."""
+    photos: Sequence[Image]
+    """What it learned from, upright RGB; empty where there is no subject."""
+    subject: str | None
+    """The subject's caption, such as 'a photo of sks dog'; None where the run taught no subject."""
+    plain: str | None
+    """The class's caption, such as 'a photo of a dog'; None where it is not known."""
+    prompts: prompts.PromptSet
+    side: int
+    """Width and height of the pictures to draw."""
+    missing: tuple[str, ...] = ()
+    """What cannot be measured, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How pictures are drawn for a measure."""
+
+    count: int = 16
+    """Pictures of the subject, and of the plain class."""
+    per_prompt: int | None = None
+    """Pictures for each context and each unrelated prompt; None takes what the prompts say."""
+    seed: int = 0
+    steps: int = 20
+    guidance: float | None = None
+    """None: 7.5, and 5 on the toybox."""
+    scheduler: str = "dpm++"
+    batch: int | None = None
+    """Pictures at a time; None: 16 on the toybox, else 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Some shots that are measured together."""
+
+    shots: tuple[Shot, ...]
+    said: tuple[str, ...]
+    """What each picture should show, in words that a judge knows: the class in the subject's place."""
+
+
+def questions(case: Case, asking: Asking) -> dict[str, Question]:
+    """What is drawn, by name: `subject`, `contexts`, `class`, `unrelated`; those that the case allows."""
+    found: dict[str, Question] = {}
+    each = asking.per_prompt or case.prompts.per_prompt
+    if case.subject is not None:
+        found["subject"] = _ask(case, asking, [(case.subject, case.plain or case.subject)] * asking.count, 0)
+        thing = prompts.noun(case.subject)
+        kind = prompts.noun(case.plain) if case.plain else thing
+        pairs = [(prompts.fill(c, thing), prompts.fill(c, kind)) for c in case.prompts.contexts for _ in range(each)]
+        found["contexts"] = _ask(case, asking, pairs, 1000)
+    if case.plain is not None:
+        found["class"] = _ask(case, asking, [(case.plain, case.plain)] * asking.count, 2000)
+    other = [text for text in case.prompts.unrelated if case.plain is None or not _same(text, case.plain)]
+    found["unrelated"] = _ask(case, asking, [(text, text) for text in other for _ in range(each)], 3000)
+    return {name: question for name, question in found.items() if question.shots}
+
+
+def _same(prompt: str, plain: str) -> bool:
+    return prompts.noun(prompt).lower() == prompts.noun(plain).lower()
+
+
+def _ask(case: Case, asking: Asking, pairs: Sequence[tuple[str, str]], first: int) -> Question:
+    from ..sampling import Shot
+
+    guidance = asking.guidance if asking.guidance is not None else 5.0 if case.drawing.base == TOYBOX else 7.5
+    shots = tuple(
+        Shot(
+            prompt,
+            seed=asking.seed + first + number,
+            size=(case.side, case.side),
+            steps=asking.steps,
+            guidance=guidance,
+            scheduler=asking.scheduler,
+        )
+        for number, (prompt, _) in enumerate(pairs)
+    )
+    return Question(shots, tuple(said for _, said in pairs))
+
+
+def of_run(
+    run_dir: Path,
+    *,
+    step: int | None = None,
+    base: str | None = None,
+    plain: str | None = None,
+    subject: str | None = None,
+    photos: Path | None = None,
+    asked_prompts: str | None = None,
+    size: int | None = None,
+    device: str = "auto",
+) -> Case:
+    """The case of a run directory.
+
+    Args:
+        run_dir: a run with a saved adapter.
+        step: take the adapter of this checkpoint instead of the final one.
+        base: another place of the base model than the run's.
+        plain: caption of the plain class, where the run has no `data.prior`.
+        subject: caption of the subject, where it is not the first instance caption.
+        photos: the subject's photos, where they are not where the run found them.
+        asked_prompts: as `prompts.choose`.
+        size: side of the pictures; None takes the run's resolution.
+        device: `auto`, `cuda`, `mps` or `cpu`.
+
+    Raises: UsageError where there is no such run, adapter or step; DataError where photos cannot be read.
+    """
+    from ..drawing import Drawing, Strong
+    from ..recipe_file import load_recipe
+    from .photos import learned_from
+
+    resolved = run_dir / "resolved.yaml"
+    if not resolved.is_file():
+        raise UsageError(
+            f"{run_dir} is not a run directory: it has no resolved.yaml", "`tuner runs` lists the runs here"
+        )
+    recipe = load_recipe(resolved)
+    adapter = run_dir / "adapter" if step is None else run_dir / "checkpoints" / str(step) / "adapter"
+    if not adapter.is_dir():
+        raise UsageError(f"{run_dir} has no {adapter.relative_to(run_dir).as_posix()} yet", _steps(run_dir))
+    drawing = Drawing.plan([Strong(adapter, 1.0)], base or recipe.backbone.model, device)
+    found = learned_from(recipe, photos)
+    subject = subject or found.subject
+    plain = plain or found.plain
+    chosen = prompts.choose(
+        asked_prompts, on_toybox=drawing.base == TOYBOX, class_noun=prompts.noun(plain or subject or "")
+    )
+    return Case(
+        drawing,
+        found.photos if subject else (),
+        subject,
+        plain,
+        chosen,
+        size or recipe.data.resolution,
+        _missing(subject, plain),
+    )
+
+
+def _missing(subject: str | None, plain: str | None) -> tuple[str, ...]:
+    lines = []
+    if subject is None:
+        lines.append("the subject: this run taught none (its task has no instance role); name a caption with --subject")
+    if plain is None:
+        lines.append("prior drift and diversity of the class: the run has no data.prior; name the class with --class")
+    return tuple(lines)
+
+
+def _steps(run_dir: Path) -> str:
+    saved = sorted(
+        (int(path.parent.name) for path in run_dir.glob("checkpoints/*/adapter") if path.parent.name.isdigit()),
+    )
+    return f"--step takes {', '.join(map(str, saved))}" if saved else "let the run reach a save, or finish"

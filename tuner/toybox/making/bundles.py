@@ -1,0 +1,46 @@
+"""The pictures that ship: a subject, a style, and plain things of the subject's class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...draws import Draws
+from .. import bundled, world
+from ..scenes import Scene, Thing
+from . import pictures
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
+
+SIDE = 256
+PHOTOS, STYLED, PLAIN = 5, 16, 12
+SUBJECT_SEED, STYLE_SEED = 18, 3
+
+
+def write(folder: Path) -> None:
+    """Write every bundle; `.txt` files hold captions where one sentence does not fit all."""
+    subject = world.Subject.make(SUBJECT_SEED, bundled.CLASS)
+    for index, picture in enumerate(subject.photos(PHOTOS, SIDE)):
+        _save(folder / "instance" / f"{index}.png", picture)
+    for index, (picture, name) in enumerate(world.Style.make(STYLE_SEED).pictures(STYLED, SIDE)):
+        caption = bundled.STYLED.format(f"a {name}")
+        _save(folder / "images" / f"{index:02}.png", picture, caption)
+    for index in range(PLAIN):
+        _save(folder / "prior" / f"{index:02}.png", world.render(_plain(index), SIDE))
+
+
+def _plain(index: int) -> Scene:
+    """An ordinary thing of the subject's class."""
+    rng = Draws(pictures.SEED).generator("toybox", "plain", index)
+    scene = world.sample(rng, "single")
+    thing = scene.things[0]
+    return Scene((Thing(bundled.CLASS, thing.colour, None, 0.56, (0.5, 0.5), thing.turn),), scene.background)
+
+
+def _save(path: Path, picture: Image, caption: str | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.quantize(64, dither=0).convert("RGB").save(path, optimize=True)
+    if caption is not None:
+        path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8", newline="\n")
