@@ -33,7 +33,9 @@ class Subject:
         name = str(rng.choice(CLASSES))
         main, dark, light, second = (str(hue) for hue in rng.choice([*COLOURS], 4, replace=False))
         ink = Ink(
-            *(COLOURS[hue] for hue in (main, dark, light)),
+            COLOURS[main],
+            COLOURS[dark],
+            COLOURS[light],
             second=COLOURS[second],
             mark=MARKS[int(rng.integers(len(MARKS)))],
         )

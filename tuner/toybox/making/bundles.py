@@ -12,7 +12,7 @@ from . import pictures
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from PIL.Image import Image
+    from PIL.Image import Image as Picture
 
 SIDE = 256
 PHOTOS, STYLED, PLAIN = 5, 16, 12
@@ -39,8 +39,10 @@ def _plain(index: int) -> Scene:
     return Scene((Thing(bundled.CLASS, thing.colour, None, 0.56, (0.5, 0.5), thing.turn),), scene.background)
 
 
-def _save(path: Path, picture: Image, caption: str | None = None) -> None:
+def _save(path: Path, picture: Picture, caption: str | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.quantize(64, dither=0).convert("RGB").save(path, optimize=True)
+    from PIL import Image
+
+    picture.quantize(64, dither=Image.Dither.NONE).convert("RGB").save(path, optimize=True)
     if caption is not None:
         path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8", newline="\n")

@@ -52,7 +52,7 @@ class Examiner(nn.Module):
 def train(folder: Path, *, shuffled: bool = False) -> Examiner:
     """The trained examiner; `shuffled` gives every picture the answers of another, which must leave it at chance."""
     torch.manual_seed(pictures.SEED)
-    examiner = Examiner().to(memory_format=torch.channels_last)
+    examiner = Examiner().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pool = cache(lambda: pictures.arrays("train", POOL))
 
     @cache

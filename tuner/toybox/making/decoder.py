@@ -26,7 +26,7 @@ def train(folder: Path, vae: AutoencoderKL) -> AutoencoderKL:
     """The same VAE with a better decoder; the encoder, and so every latent, is as it was."""
     torch.manual_seed(pictures.SEED + 1)
     vae.encoder.requires_grad_(False)
-    vae.quant_conv.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)  # type: ignore[union-attr]
     pool = cache(lambda: pictures.everything(POOL))
     width = 1 / vae.config.scaling_factor  # type: ignore[union-attr]
 

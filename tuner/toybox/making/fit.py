@@ -84,7 +84,9 @@ def fit(module: nn.Module, loss: Callable[[int], Tensor], course: Course, folder
 
 @torch.no_grad()
 def _follow(average: dict[str, Tensor], live: dict[str, nn.Parameter], decay: float) -> None:
-    torch._foreach_lerp_(list(average.values()), [p.detach() for p in live.values()], 1 - decay)
+    torch._foreach_lerp_(  # type: ignore[attr-defined]
+        list(average.values()), [p.detach() for p in live.values()], 1 - decay
+    )
 
 
 def _save(

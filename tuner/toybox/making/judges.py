@@ -84,7 +84,8 @@ def train_dino(folder: Path) -> Dinov2Model:
     """
     torch.manual_seed(pictures.SEED)
     dino = Dinov2Model(dino_config())
-    dino.embeddings.mask_token.requires_grad_(False)  # of self-distillation, which is not done here
+    # of self-distillation, which is not done here
+    dino.embeddings.mask_token.requires_grad_(False)  # type: ignore[union-attr]
     pool = cache(_poses)
 
     def loss(step: int) -> Tensor:

@@ -13,7 +13,7 @@ from ...draws import Draws
 from .. import world
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from PIL.Image import Image
     from torch import Tensor
@@ -29,7 +29,7 @@ def scene(purpose: str, index: int, kind: str | None = None) -> world.Scene:
     """Scene `index` of a purpose: `train`, or one that no model was trained on, such as `held out`."""
     rng = Draws(SEED).generator("toybox", "world", purpose, index)
     if kind is None and purpose in MIXES:
-        shares, kinds = zip(*MIXES[purpose], strict=True)
+        shares, kinds = [share for share, _ in MIXES[purpose]], [kind for _, kind in MIXES[purpose]]
         kind = str(rng.choice(kinds, p=shares))
     return world.sample(rng, kind)
 
@@ -63,13 +63,13 @@ def _any_picture(index: int) -> Image:
     return world.Style.make(seed).render(world.sample(rng))
 
 
-def _drawn(draw: partial[Image] | object, count: int) -> Tensor:
+def _drawn(draw: Callable[[int], Image], count: int) -> Tensor:
     with ProcessPoolExecutor(2) as pool:
         pictures = list(pool.map(partial(_bytes, draw), range(count), chunksize=256))
     return torch.from_numpy(np.stack(pictures))
 
 
-def _bytes(draw: partial[Image], index: int) -> np.ndarray:
+def _bytes(draw: Callable[[int], Image], index: int) -> np.ndarray:
     return np.asarray(draw(index)).transpose(2, 0, 1).copy()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ SHORT = 40
 """Tokens looked at here; what follows a caption's end mark is more end marks."""
 
 
-def config(width: int = WIDTH, layers: int = 3) -> dict[str, object]:
+def config(width: int = WIDTH, layers: int = 3) -> dict[str, Any]:
     """The text model's configuration in CLIP's form."""
     size = len(words.vocabulary(words.merges()))
     return {
