@@ -124,27 +124,39 @@ def edit(folder: Path, change) -> None:
 def test_missing_extra_and_misshapen_weights_are_counted_and_never_random(folder):
     edit(folder, lambda t: (t.pop("conv_in.weight"), t.pop("conv_in.bias")))
     refused(folder, "unet", "2 of", "missing", "conv_in.bias")
-    edit(folder, lambda t: t.update({"conv_in.weight": torch.zeros(32, 4, 3, 3), "conv_in.bias": torch.zeros(32)}))
+    edit(folder, lambda t: t.update({"conv_in.weight": torch.zeros(48, 4, 3, 3), "conv_in.bias": torch.zeros(48)}))
     load_sd15(folder)
-    edit(folder, lambda t: t.update({"conv_in.weight": torch.zeros(32, 5, 3, 3)}))
-    refused(folder, "1 weights have another shape", "conv_in.weight", "(32, 5, 3, 3)", "(32, 4, 3, 3)")
-    edit(folder, lambda t: t.update({"conv_in.weight": torch.zeros(32, 4, 3, 3), "stranger.weight": torch.zeros(1)}))
+    edit(folder, lambda t: t.update({"conv_in.weight": torch.zeros(48, 5, 3, 3)}))
+    refused(folder, "1 weights have another shape", "conv_in.weight", "(48, 5, 3, 3)", "(48, 4, 3, 3)")
+    edit(folder, lambda t: t.update({"conv_in.weight": torch.zeros(48, 4, 3, 3), "stranger.weight": torch.zeros(1)}))
     refused(folder, "1 weights are unknown", "stranger.weight")
 
 
 def test_components_of_two_models(folder):
     config = json.loads((folder / "unet/config.json").read_text())
     (folder / "unet/config.json").write_text(json.dumps(config | {"cross_attention_dim": 768}))
-    refused(folder, "48 wide", "takes 768")
+    refused(folder, "96 wide", "takes 768")
     (folder / "unet/config.json").write_text(json.dumps(config | {"in_channels": 9}))
     refused(folder, "9 channels", "inpainting")
     (folder / "unet/config.json").write_text(json.dumps(config | {"down_block_types": ["Nonsense"] * 3}))
     refused(folder, "does not describe")
 
 
+def with_attention(folder):
+    """Give a model's VAE the attention of SD1.5's, which the toybox's does without; its weights."""
+    from diffusers import AutoencoderKL
+
+    config = json.loads((folder / "vae/config.json").read_text()) | {"mid_block_add_attention": True}
+    (folder / "vae/config.json").write_text(json.dumps(config))
+    weights = AutoencoderKL.from_config(config).state_dict()
+    save_file(weights, folder / "vae/diffusion_pytorch_model.safetensors")
+    return weights
+
+
 def test_names_of_old_files(folder):
     """The VAE of SD1.5 as published has the attention names of its time, and CLIP a buffer of positions."""
-    vae = load_file(folder / "vae/diffusion_pytorch_model.safetensors")
+    vae = with_attention(folder)
+    plain = load_sd15(folder)
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     renamed = {}
     for key, value in vae.items():
@@ -157,7 +169,7 @@ def test_names_of_old_files(folder):
     text = load_file(path)
     assert all(key.startswith("text_model.") for key in text)
     save_file(text | {"text_model.embeddings.position_ids": torch.arange(77)[None]}, path)
-    found, plain = load_sd15(folder), load_sd15("toybox")
+    found = load_sd15(folder)
     for name, module in plain.components.items():
         own = found.components[name].state_dict()
         assert all(torch.equal(value, own[key]) for key, value in module.state_dict().items())
@@ -211,7 +223,7 @@ def test_weights_are_copied_from_the_file(folder):
 
 
 def test_clip_skip_beyond_the_text_encoder(folder):
-    refused(folder, "clip_skip: 5", "2 layers", clip_skip=5)
+    refused(folder, "clip_skip: 5", "3 layers", clip_skip=5)
 
 
 @pytest.mark.parametrize(
