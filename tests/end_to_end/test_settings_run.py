@@ -110,7 +110,7 @@ def test_files_hold_the_average_and_say_so(tmp_path, own_cache):
     [
         {"objective": {"name": "ddpm", "noise_offset": 0.1}},
         {"objective": {"name": "ddpm", "input_perturbation": 0.1}},
-        {"objective": {"name": "ddpm", "min_snr_gamma": 1.0}},
+        {"objective": {"name": "ddpm", "min_snr_gamma": 0.01}},
         {"data__flip": True},
         {"data__caption_dropout": 0.9},
         {"data__trigger": "zyx"},
