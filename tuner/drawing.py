@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from .backbones import Backbone, DiffusionModel
+    from .objectives import BoundObjective
     from .sampling import Shot
     from .watch import Watcher
 
@@ -174,14 +175,20 @@ def put_on(drawing: Drawing, model: DiffusionModel) -> None:
 
 
 def paint_all(
-    model: DiffusionModel, shots: Sequence[Shot], watcher: Watcher, *, batch: int = 1, phase: str = "drawing"
+    model: DiffusionModel,
+    shots: Sequence[Shot],
+    watcher: Watcher,
+    *,
+    batch: int = 1,
+    phase: str = "drawing",
+    objective: BoundObjective | None = None,
 ) -> Iterator[Image]:
-    """Draw shot by shot, or some at a time, telling how far it is."""
+    """Draw shot by shot, or some at a time, telling how far it is; `objective` as for `sampling.paint`."""
     from .sampling import paint
 
     watcher.phase(phase, len(shots))
     for start in range(0, len(shots), batch):
-        yield from paint(model, shots[start : start + batch], batch=batch)
+        yield from paint(model, shots[start : start + batch], objective=objective, batch=batch)
         watcher.progress(min(start + batch, len(shots)))
 
 

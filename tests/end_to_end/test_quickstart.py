@@ -89,7 +89,7 @@ def test_every_promised_measure_is_there(measured):
     _, report = measured
     groups = {row.group for row in report.rows}
     assert groups == {"subject fidelity", "prompt fidelity", "prior drift", "diversity", "overfitting"}
-    assert {row.judge for row in report.rows} == {"CLIP-I", "DINO", "CLIP-T"}
+    assert {row.judge for row in report.rows} == {"CLIP-I", "DINO", "CLIP-T", "RMSE"}
     assert report.unmeasured == ()
     assert report.facts["drawn"]["subject"] == 2
 
@@ -106,7 +106,7 @@ def test_an_adapter_that_learned_nothing_drifts_by_nothing(tmp_path, lesson):
     recipe = tuner.load_recipe("dreambooth_lora", [*FEW, *STILL, "sample.prompts=[]"], rehearse=True)
     done = tuner.run(recipe, run_dir=tmp_path / "run")
     report = evaluate(done.run_dir, asking=LITTLE)
-    assert [row.adapter.mean for row in report.rows if row.base is None] == pytest.approx([0] * 4, abs=1e-6)
+    assert [row.adapter.mean for row in report.rows if row.base is None] == [0] * 6
     assert all(row.adapter == row.base for row in report.rows if row.base is not None)
 
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_measured_is_refused_with_a_way_out(tmp_path, lesson):
     with pytest.raises(UsageError, match="has no checkpoints/77/adapter"):
         evaluate(run_dir, step=77)
     with pytest.raises(UsageError, match="no prompts"):
-        evaluate(run_dir, asked_prompts="nonsense")
+        evaluate(run_dir, prompts="nonsense")
     with pytest.raises(DataError, match="judge cannot be loaded"):
         evaluate(run_dir, asking=Asking(count=1, per_prompt=1, steps=1), clip=tmp_path / "absent")
     with pytest.raises(DataError, match="nowhere"):

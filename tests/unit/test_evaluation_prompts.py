@@ -70,7 +70,7 @@ def test_the_set_that_fits(asked, on_toybox, noun, name):
 
 def test_own_prompts_are_sorted_by_whether_they_hold_the_subject(tmp_path):
     file = tmp_path / "mine.txt"
-    file.write_text("# mine\na photo of {} on Mars\n\na lake\n", encoding="utf-8")
+    file.write_text("# mine\na photo of {} on Mars\n\na lake\n", encoding="utf-8-sig")  # as Notepad may save it
     found = prompts.choose(str(file), on_toybox=False, class_noun="")
     assert (found.contexts, found.unrelated) == (("a photo of {} on Mars",), ("a lake",))
 

@@ -53,6 +53,7 @@ def evaluate(
     from ..console import Console
     from ..evaluation import Asking
     from ..evaluation import evaluate as measure
+    from ..evaluation.evaluate import place
 
     console = Console(sys.stderr if as_json else sys.stdout)
     try:
@@ -68,7 +69,7 @@ def evaluate(
             plain=plain,
             subject=subject,
             photos=photos,
-            asked_prompts=prompts,
+            prompts=prompts,
             size=size,
             device=device,
         )
@@ -81,5 +82,5 @@ def evaluate(
     typer.echo(columns(rows, head))
     for line in report.unmeasured:
         typer.echo(f"not measured: {line}")
-    typer.echo(f"pictures  {(out or run_dir / 'evaluation' / ('' if step is None else str(step))) / 'sheet.png'}")
+    typer.echo(f"pictures  {(out or place(run_dir, step)) / 'sheet.png'}")
     return 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .case import Asking, Case
+from .case import Asking, Case, Changes
 from .evaluate import evaluate
 from .measures import Number
 from .report import Report, Row
 
-__all__ = ["Asking", "Case", "Number", "Report", "Row", "evaluate"]
+__all__ = ["Asking", "Case", "Changes", "Number", "Report", "Row", "evaluate"]

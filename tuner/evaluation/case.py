@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack, get_args
 
 from ..errors import UsageError
 from . import prompts
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..drawing import Drawing
+    from ..objectives import Objective
+    from ..recipe import Recipe
     from ..sampling import Shot
 
 TOYBOX = "toybox"
@@ -37,6 +39,10 @@ class Case:
     """Width and height of the pictures to draw."""
     missing: tuple[str, ...] = ()
     """What cannot be measured, and why."""
+    sampled: tuple[str, ...] = ()
+    """The run's own prompts, asked where there is no subject to ask for."""
+    objective: Objective | None = None
+    """What the run trained for, so that its adapter is sampled as it was trained; None is the base's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ class Question:
 
 
 def questions(case: Case, asking: Asking) -> dict[str, Question]:
-    """What is drawn, by name: `subject`, `contexts`, `class`, `unrelated`; those that the case allows."""
+    """What is drawn, by name: `subject` and `contexts`, or `sampled`; `class`; `unrelated`. Some cases lack some."""
     found: dict[str, Question] = {}
     each = asking.per_prompt or case.prompts.per_prompt
     if case.subject is not None:
@@ -75,6 +81,8 @@ def questions(case: Case, asking: Asking) -> dict[str, Question]:
         kind = prompts.noun(case.plain) if case.plain else thing
         pairs = [(prompts.fill(c, thing), prompts.fill(c, kind)) for c in case.prompts.contexts for _ in range(each)]
         found["contexts"] = _ask(case, asking, pairs, 1000)
+    else:
+        found["sampled"] = _ask(case, asking, [(text, text) for text in case.sampled for _ in range(each)], 1000)
     if case.plain is not None:
         found["class"] = _ask(case, asking, [(case.plain, case.plain)] * asking.count, 2000)
     other = [text for text in case.prompts.unrelated if case.plain is None or not _same(text, case.plain)]
@@ -104,34 +112,35 @@ def _ask(case: Case, asking: Asking, pairs: Sequence[tuple[str, str]], first: in
     return Question(shots, tuple(said for _, said in pairs))
 
 
-def of_run(
-    run_dir: Path,
-    *,
-    step: int | None = None,
-    base: str | None = None,
-    plain: str | None = None,
-    subject: str | None = None,
-    photos: Path | None = None,
-    asked_prompts: str | None = None,
-    size: int | None = None,
-    device: str = "auto",
-) -> Case:
+class Changes(TypedDict, total=False):
+    """What is not as the run had it, or not known from it."""
+
+    base: str | None
+    """Another place of the base model."""
+    subject: str | None
+    """Caption of the subject, where it is not the first instance caption."""
+    plain: str | None
+    """Caption of the plain class, where the run has no `data.prior`."""
+    photos: Path | None
+    """Folder of the subject's photos, where they are not where the run found them."""
+    prompts: str | None
+    """As `prompts.choose`: `objects`, `live`, `toybox` or a file; None takes what fits."""
+    size: int | None
+    """Side of the pictures in pixels; None takes the run's resolution, or what the model can draw just below it."""
+    device: str
+    """`auto`, `cuda`, `mps` or `cpu`."""
+
+
+def of_run(run_dir: Path, *, step: int | None = None, **changes: Unpack[Changes]) -> Case:
     """The case of a run directory.
 
     Args:
         run_dir: a run with a saved adapter.
         step: take the adapter of this checkpoint instead of the final one.
-        base: another place of the base model than the run's.
-        plain: caption of the plain class, where the run has no `data.prior`.
-        subject: caption of the subject, where it is not the first instance caption.
-        photos: the subject's photos, where they are not where the run found them.
-        asked_prompts: as `prompts.choose`.
-        size: side of the pictures; None takes the run's resolution.
-        device: `auto`, `cuda`, `mps` or `cpu`.
+        changes: see there.
 
-    Raises: UsageError where there is no such run, adapter or step; DataError where photos cannot be read.
+    Raises: UsageError where there is no such run, adapter, step, size or device; DataError where photos cannot be read.
     """
-    from ..drawing import Drawing, Strong
     from ..recipe_file import load_recipe
     from .photos import learned_from
 
@@ -141,33 +150,59 @@ def of_run(
             f"{run_dir} is not a run directory: it has no resolved.yaml", "`tuner runs` lists the runs here"
         )
     recipe = load_recipe(resolved)
+    drawing = _drawing(run_dir, recipe, step, changes.get("base"), changes.get("device", "auto"))
+    side = changes.get("size") or _drawable(drawing, recipe.data.resolution)
+    drawing.check_size(side, side)
+    found = learned_from(recipe, changes.get("photos"), changes.get("subject"))
+    plain = changes.get("plain") or found.plain
+    kind = prompts.noun(plain or found.subject or "")
+    return Case(
+        drawing,
+        found.photos,
+        found.subject,
+        plain,
+        prompts.choose(changes.get("prompts"), on_toybox=drawing.base == TOYBOX, class_noun=kind),
+        side,
+        (*_missing(found.subject, plain, recipe.sample.prompts), *found.notes),
+        recipe.sample.prompts,
+        recipe.objective,
+    )
+
+
+def _drawing(run_dir: Path, recipe: Recipe, step: int | None, base: str | None, device: str) -> Drawing:
+    """A run's adapter on the very base that the run had, or on the one that the user names."""
+    from ..drawing import Drawing, Strong
+    from ..sections import Train
+
+    devices = get_args(Train.model_fields["device"].annotation)
+    if device not in devices:
+        raise UsageError(f"unknown device {device!r}", f"there is {', '.join(devices)}")
     adapter = run_dir / "adapter" if step is None else run_dir / "checkpoints" / str(step) / "adapter"
     if not adapter.is_dir():
         raise UsageError(f"{run_dir} has no {adapter.relative_to(run_dir).as_posix()} yet", _steps(run_dir))
     drawing = Drawing.plan([Strong(adapter, 1.0)], base or recipe.backbone.model, device)
-    found = learned_from(recipe, photos)
-    subject = subject or found.subject
-    plain = plain or found.plain
-    chosen = prompts.choose(
-        asked_prompts, on_toybox=drawing.base == TOYBOX, class_noun=prompts.noun(plain or subject or "")
-    )
-    return Case(
-        drawing,
-        found.photos if subject else (),
-        subject,
-        plain,
-        chosen,
-        size or recipe.data.resolution,
-        _missing(subject, plain),
-    )
+    return drawing if base else replace(drawing, backbone=recipe.backbone, chosen=False)
 
 
-def _missing(subject: str | None, plain: str | None) -> tuple[str, ...]:
+def _drawable(drawing: Drawing, side: int) -> int:
+    """The largest side that the model draws and that is not above `side`; the smallest there is where none is."""
+    step = drawing.backbone.layout().factor * 8
+    return max(side // step * step, step)
+
+
+def _missing(subject: str | None, plain: str | None, sampled: Sequence[str]) -> tuple[str, ...]:
     lines = []
     if subject is None:
         lines.append("the subject: this run taught none (its task has no instance role); name a caption with --subject")
+        if sampled:
+            lines.append("what the run's own prompts say in words that it taught, for no judge knows them")
     if plain is None:
         lines.append("prior drift and diversity of the class: the run has no data.prior; name the class with --class")
+    if subject is not None and plain is None:
+        lines.append(
+            f"prompt fidelity in words that every judge knows: {prompts.noun(subject)!r} stands in its own place; "
+            "name the class with --class"
+        )
     return tuple(lines)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from ..errors import UsageError
 from ..watch import Watcher
-from . import measures
-from .case import TOYBOX, Asking, Case, of_run, questions
-from .report import Report, Row
+from . import rows
+from .case import TOYBOX, Asking, Case, Changes, of_run, questions
+from .report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,8 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from .case import Question
-    from .judges import Judge
-    from .measures import Embeddings
+    from .report import Row
 
 FOLDER = "evaluation"
 """Where a run keeps its reports."""
@@ -34,6 +35,11 @@ class Drawn:
     adapter: Mapping[str, Sequence[Image]]
 
 
+def place(run_dir: Path, step: int | None) -> Path:
+    """Where the report of a run, or of one of its checkpoints, is written."""
+    return run_dir / FOLDER if step is None else run_dir / FOLDER / str(step)
+
+
 def evaluate(
     run: Path | str,
     *,
@@ -43,7 +49,7 @@ def evaluate(
     dino: str | Path | None = None,
     out: Path | None = None,
     watcher: Watcher | None = None,
-    **case: Any,
+    **changes: Unpack[Changes],
 ) -> Report:
     """Measure what a run taught, and write `report.json`, `report.md` and `sheet.png` into its `evaluation/`.
 
@@ -55,25 +61,47 @@ def evaluate(
         dino: the judge of particular things, likewise.
         out: where to write instead.
         watcher: who sees the progress.
-        case: as `case.of_run`: base, plain, subject, photos, asked_prompts, size, device.
+        changes: base, subject, plain, photos, prompts, size, device; see `Changes`.
 
-    Raises: UsageError, DataError, StorageError.
+    Raises: UsageError, DataError, NumbersError, StorageError. What can be known is checked before the first picture.
     """
-    run_dir, watcher = Path(run).expanduser(), watcher or Watcher()
-    found = of_run(run_dir, step=step, **case)
-    drawn = draw(found, asking or Asking(), watcher)
-    report = judge(found, drawn, asking or Asking(), clip, dino, watcher)
-    default = run_dir / FOLDER if step is None else run_dir / FOLDER / str(step)
-    write(out or default, report, sheet(found, drawn))
+    run_dir, watcher, asking = Path(run).expanduser(), watcher or Watcher(), asking or Asking()
+    case = of_run(run_dir, step=step, **changes)
+    clip, dino = _judges(case, clip, dino, watcher)
+    drawn = draw(case, asking, watcher)
+    report = judge(case, drawn, asking, clip, dino, watcher)
+    write(out or place(run_dir, step), report, sheet(case, drawn))
     return report
 
 
+def _judges(case: Case, clip: str | Path | None, dino: str | Path | None, watcher: Watcher) -> tuple[str | Path, ...]:
+    """Which judges look, their files on this machine before the first picture is drawn. Raises: DataError."""
+    from .. import toybox
+    from . import judges
+
+    on_toybox = case.drawing.base == TOYBOX
+    clip = clip or (toybox.judge("clip") if on_toybox else judges.CLIP)
+    dino = dino or (toybox.judge("dino") if on_toybox else judges.DINO)
+    watcher.phase("looking for the judges")
+    judges.find_clip(clip)
+    judges.find_dino(dino)
+    return clip, dino
+
+
 def draw(case: Case, asking: Asking, watcher: Watcher, base: Mapping[str, Sequence[Image]] | None = None) -> Drawn:
-    """Every picture of a case; those of the base may be given, where the same were drawn before."""
+    """Every picture of a case; those of the base may be given, where the same were drawn before.
+
+    Raises: UsageError where there is nothing to draw; DataError where the adapter does not fit the base.
+    """
     from ..drawing import load, paint_all, put_on
 
     asked = questions(case, asking)
     shots = [shot for question in asked.values() for shot in question.shots]
+    if not shots:
+        raise UsageError(
+            "nothing can be measured: this run taught no subject, and there is nothing else to draw",
+            "name the subject with --subject, or give --prompts a file with some lines that do not hold {}",
+        )
     batch = asking.batch or (16 if case.drawing.base == TOYBOX else 1)
     model = load(case.drawing, watcher)
     if base is None:
@@ -81,7 +109,9 @@ def draw(case: Case, asking: Asking, watcher: Watcher, base: Mapping[str, Sequen
             asked, list(paint_all(model, shots, watcher, batch=batch, phase="drawing without the adapter"))
         )
     put_on(case.drawing, model)
-    adapter = list(paint_all(model, shots, watcher, batch=batch, phase="drawing with the adapter"))
+    device = next(model.denoiser.parameters()).device
+    learned = case.objective and case.objective.bind(model.scheduler, device)
+    adapter = list(paint_all(model, shots, watcher, batch=batch, phase="drawing with the adapter", objective=learned))
     return Drawn(asked, base, _sorted_out(asked, adapter))
 
 
@@ -101,79 +131,33 @@ def judge(
     dino: str | Path | None,
     watcher: Watcher,
 ) -> Report:
-    """Compare the pictures of a case. Raises: DataError where a judge cannot be loaded."""
-    from .. import toybox
+    """Compare the pictures of a case, one judge in memory at a time. Raises: DataError, NumbersError."""
     from ..device import choose
     from ..sections import Train
     from . import judges
 
-    on_toybox = case.drawing.base == TOYBOX
-    clip = clip or (toybox.judge("clip") if on_toybox else judges.CLIP)
-    dino = dino or (toybox.judge("dino") if on_toybox else judges.DINO)
+    clip, dino = _judges(case, clip, dino, watcher)
     device = choose(Train.model_validate({"steps": 1, "device": case.drawing.device})).device
-    rows: list[Row] = []
+    found: list[Row] = []
     for label, open_judge, source in (("CLIP-I", judges.clip, clip), ("DINO", judges.dino, dino)):
+        _let_go()
         watcher.phase(f"comparing ({label})")
         seen = open_judge(source, device)
-        rows += _looks(label, seen, case, drawn)
+        found += rows.looks(label, seen, case.photos, drawn.base, drawn.adapter)
         if label == "CLIP-I":
-            rows += _texts(seen, drawn)
-    order = ["subject fidelity", "prompt fidelity", "prior drift", "diversity", "overfitting"]
-    rows.sort(key=lambda row: order.index(row.group))
-    return Report(tuple(rows), _facts(case, drawn, asking, clip, dino), case.missing)
+            found += rows.texts(seen, drawn.questions, drawn.base, drawn.adapter)
+        del seen
+    found += rows.pixels(drawn.base, drawn.adapter)
+    return Report(rows.in_order(found), _facts(case, drawn, asking, clip, dino), case.missing)
 
 
-def _looks(label: str, seen: Judge, case: Case, drawn: Drawn) -> list[Row]:
-    """What a judge says of the pictures alone."""
-    base = {name: seen.pictures(pictures) for name, pictures in drawn.base.items()}
-    with_it = {name: seen.pictures(pictures) for name, pictures in drawn.adapter.items()}
-    rows = []
-    photos = seen.pictures(case.photos) if case.photos else None
-    if photos is not None and "subject" in base:
-        rows += _subject(label, base, with_it, photos)
-    for name, said in (("class", "pictures of the plain class"), ("unrelated", "unrelated pictures")):
-        if name in base:
-            rows.append(
-                Row("prior drift", said, label, None, measures.drift(base[name], with_it[name]), better="lower")
-            )
-    if "class" in base:
-        if photos is not None:
-            one, two = (measures.to_references(side["class"], photos) for side in (base, with_it))
-            rows.append(Row("prior drift", "plain class like the subject", label, one, two, better="lower"))
-        one, two = measures.diversity(base["class"]), measures.diversity(with_it["class"])
-        if two is not None:
-            rows.append(Row("diversity", "pictures of the plain class", label, one, two, better="higher"))
-    return rows
+def _let_go() -> None:
+    """Free what is no longer used, here and on the GPU: the model that drew, and the judge before this one."""
+    import torch
 
-
-def _subject(
-    label: str, base: Mapping[str, Embeddings], with_it: Mapping[str, Embeddings], photos: Embeddings
-) -> list[Row]:
-    rows = []
-    alike = measures.among_nearest(photos)
-    for name, said in (("subject", "subject alone"), ("contexts", "subject in contexts")):
-        one, two = (measures.to_references(side[name], photos) for side in (base, with_it))
-        own = measures.to_references(photos, photos) if len(photos) > 1 else None
-        rows.append(Row("subject fidelity", said, label, one, two, own, "higher"))
-    one, two = (measures.to_nearest(side["subject"], photos) for side in (base, with_it))
-    rows.append(Row("overfitting", "nearest training photo", label, one, two, alike))
-    one, two = measures.diversity(base["subject"]), measures.diversity(with_it["subject"])
-    if two is not None:
-        rows.append(
-            Row("overfitting", "diversity of the subject", label, one, two, measures.diversity(photos), "higher")
-        )
-    return rows
-
-
-def _texts(seen: Judge, drawn: Drawn) -> list[Row]:
-    """How well pictures show what was asked, the class's word standing for the subject's, which no judge knows."""
-    rows = []
-    for name, said in (("contexts", "subject in contexts"), ("unrelated", "unrelated pictures")):
-        if name in drawn.questions:
-            texts = seen.texts(drawn.questions[name].said)
-            one, two = (measures.pairwise(seen.pictures(side[name]), texts) for side in (drawn.base, drawn.adapter))
-            rows.append(Row("prompt fidelity", said, "CLIP-T", one, two, better="higher"))
-    return rows
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _facts(case: Case, drawn: Drawn, asking: Asking, clip: str | Path, dino: str | Path) -> dict[str, Any]:
@@ -201,18 +185,18 @@ def sheet(case: Case, drawn: Drawn, across: int = 4) -> Image:
     """Some of the pictures: base on the left, adapter on the right."""
     from ..contact_sheet import contact_sheet
 
-    rows: list[tuple[str, Sequence[Image]]] = []
+    lines: list[tuple[str, Sequence[Image]]] = []
     if case.photos:
-        rows.append(("the photos", case.photos[: 2 * across]))
+        lines.append(("the photos", case.photos[: 2 * across]))
     for name, question in drawn.questions.items():
         distinct = dict.fromkeys(shot.prompt for shot in question.shots)
         for prompt in list(distinct)[:6]:
             places = [n for n, shot in enumerate(question.shots) if shot.prompt == prompt][:across]
             left, right = ([side[name][place] for place in places] for side in (drawn.base, drawn.adapter))
             gap = [_blank(left[0])] * (across - len(left))
-            rows.append((prompt, [*left, *gap, *right]))
+            lines.append((prompt, [*left, *gap, *right]))
     columns = ["base"] * across + ["with the adapter"] * across
-    return contact_sheet(rows, columns, max(64, min(case.side, 128)))
+    return contact_sheet(lines, columns, max(64, min(case.side, 128)))
 
 
 def _blank(like: Image) -> Image:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..data import images
 from ..data.scan import scan, scan_folder
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..watch import Watcher
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from ..data.scan import Example
+    from ..data.scan import Scan
+    from ..data.sources import Source
     from ..recipe import Recipe
 
 INSTANCE, PRIOR = "instance", "prior"
@@ -31,33 +32,81 @@ class Learned:
     photos: Sequence[Image]
     subject: str | None
     plain: str | None
+    notes: tuple[str, ...] = ()
+    """What was left out, and why."""
 
 
-def learned_from(recipe: Recipe, elsewhere: Path | None) -> Learned:
-    """The subject's photos and captions; nothing where the task has no instance role.
+def learned_from(recipe: Recipe, elsewhere: Path | None, subject: str | None = None) -> Learned:
+    """The subject's photos and captions.
 
     Args:
         recipe: of the run.
         elsewhere: a folder to take the photos from instead.
+        subject: its caption, where the caller knows better than the recipe. A task without an instance role (pictures
+            of a style, captioned pictures) has a subject only where it is named here; its photos are then all it
+            learned from.
 
-    Raises: DataError where they are not there any more, or none can be read.
+    Raises: DataError where the photos are not there any more, or none can be read; UsageError where it is not clear
+        which they are.
     """
     sources = recipe.sources
-    if INSTANCE not in sources:
+    role = INSTANCE if INSTANCE in sources else next(iter(recipe.task.sources))
+    if role != INSTANCE and subject is None:
+        if elsewhere is not None:
+            raise UsageError("--photos has nothing to be compared with", "say what they show: --subject CAPTION")
         return Learned((), None, None)
-    source = sources[INSTANCE][0]
+    chosen, notes = _choose(sources[role], subject, elsewhere)
+    source = sources[role][chosen]
+    found = _scanned(recipe, role, source, elsewhere, subject)
+    examples = found.examples[role]
+    if len(examples) > MOST:
+        notes.append(
+            f"likeness to {len(examples) - MOST} of {len(examples)} photos: the first {MOST} are compared with"
+        )
+    notes += [f"likeness to {refused.name}: {refused.reason}" for refused in found.refused]
+    photos = [images.decode(example.read(), example.name, recipe.data.background) for example in examples[:MOST]]
+    captions = [caption for example in examples for caption in example.captions]
+    return Learned(
+        photos,
+        subject or source.caption or next(filter(None, captions), None),
+        _plain(sources.get(PRIOR, ()), chosen, len(sources[role])),
+        tuple(notes),
+    )
+
+
+def _choose(sources: Sequence[Source], subject: str | None, elsewhere: Path | None) -> tuple[int, list[str]]:
+    """Which of several subjects is meant, and what is to be said of the others."""
+    if len(sources) == 1:
+        return 0, []
+    captions = [source.caption for source in sources]
+    named = "; ".join(caption or "(captions of their own)" for caption in captions)
+    if subject is None:
+        return 0, [f"the other subjects of this run: --subject CAPTION takes one of them ({named})"]
+    if subject in captions:
+        return captions.index(subject), []
+    if elsewhere is None:
+        raise UsageError(
+            f"this run learned several subjects, none of them {subject!r}",
+            f"--subject takes one of: {named}; or say where its photos are: --photos FOLDER",
+        )
+    return 0, []
+
+
+def _plain(priors: Sequence[Source], chosen: int, subjects: int) -> str | None:
+    """The class's caption: that at the subject's own place where there are as many, else the first."""
+    if not priors:
+        return None
+    return priors[chosen if len(priors) == subjects else 0].caption
+
+
+def _scanned(recipe: Recipe, role: str, source: Source, elsewhere: Path | None, subject: str | None) -> Scan:
+    """The pictures of one source, as a run finds them."""
     if elsewhere is not None:
-        found = scan_folder(elsewhere, source, INSTANCE, recipe.data, watcher=Watcher()).examples[INSTANCE]
-    else:
-        found = _scanned(recipe)
-    photos = [images.decode(example.read(), example.name, recipe.data.background) for example in found[:MOST]]
-    captions = [caption for example in found for caption in example.captions]
-    plain = next((prior.caption for prior in sources.get(PRIOR, ()) if prior.caption), None)
-    return Learned(photos, source.caption or next(iter(captions), None), plain)
-
-
-def _scanned(recipe: Recipe) -> Sequence[Example]:
+        given = source.model_copy(update={"caption": source.caption or subject or role})
+        return scan_folder(elsewhere.expanduser(), given, role, recipe.data, watcher=Watcher(), label="--photos")
+    others = dict.fromkeys(recipe.sources)
+    data = recipe.data.model_copy(update={**others, role: (source,)})
     try:
-        return scan(recipe, decode=False, watcher=Watcher()).examples[INSTANCE]
+        return scan(recipe.model_copy(update={"data": data}), decode=False, watcher=Watcher())
     except DataError as error:
         raise DataError(error.message, "say where the photos are now: --photos FOLDER") from error

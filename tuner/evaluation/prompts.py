@@ -45,7 +45,7 @@ def fill(template: str, thing: str) -> str:
 def own(path: Path) -> PromptSet:
     """A user's prompts, one a line. Raises: UsageError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: the prompts cannot be read: {error}") from error
     said = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
