@@ -3,7 +3,8 @@
     python benchmarks/sweep.py OUT [--subjects 501 502] [--seeds 0] [KEY=VALUE,VALUE ...]
 
 Every key is swept alone from the preset's own value, unless --grid is given. A cell that is there is not made again, so
-the sweep can be stopped and goes on. OUT/table.md holds the means over subjects and seeds.
+the sweep can be stopped and goes on, and several can fill one OUT, each with subjects of its own. OUT/table.md holds
+the means over subjects and seeds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import statistics
 import time
@@ -32,9 +34,19 @@ SHOWN = {
     "prior drift/pictures of the plain class/DINO": "class drift (DINO)",
     "prior drift/plain class like the subject/DINO": "class like subject (DINO)",
     "prior drift/unrelated pictures/DINO": "other drift (DINO)",
+    "prompt fidelity/unrelated pictures/CLIP-T": "others obeyed (CLIP-T)",
     "overfitting/diversity of the subject/DINO": "subject diversity (DINO)",
 }
-DEFAULT = ("train.lr=5e-4,1e-3,2e-3", "train.steps=100,200,300", "task.prior_weight=0.5,1.0", "adapters.0.rank=8,16")
+DEFAULT = (
+    "train.lr=5e-4,1e-3,4e-3",
+    "train.steps=125,400",
+    "train.batch=2,8",
+    "task.prior_weight=0.000001,0.5,2",
+    "data.prior.generate=12,48",
+    "adapters.0.rank=4,8,32",
+    "adapters.0.where=cross_attention,attention_mlp",
+)
+ASKING = Asking(count=8, per_prompt=1, steps=15)
 
 
 def main() -> None:
@@ -90,13 +102,14 @@ def cell(out: Path, overrides: Sequence[str], subject: world.Subject, seed: int,
         folder.mkdir(parents=True)
         for number, picture in enumerate(subject.photos(photos)):
             picture.save(folder / f"{number}.png")
-    place = out / "run"
+    place = out / f"run-{os.getpid()}"
     shutil.rmtree(place, ignore_errors=True)
     started = time.monotonic()
     recipe = load_recipe("dreambooth_lora", [f"data.instance.path={json.dumps(str(folder))}", *words], rehearse=True)
     run(recipe, run_dir=place)
     seconds = time.monotonic() - started
-    report = evaluate(place, asking=Asking(per_prompt=1))
+    report = evaluate(place, asking=ASKING)
+    shutil.rmtree(place)
     figures = {label: report.row(key).adapter.mean for key, label in SHOWN.items()} | {"seconds": seconds}
     facts: dict[str, Any] = {"overrides": list(overrides), "subject": subject.seed, "seed": seed, "figures": figures}
     atomic.write(kept, json.dumps(facts, indent=1))

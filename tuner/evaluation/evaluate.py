@@ -195,7 +195,7 @@ def sheet(case: Case, drawn: Drawn, across: int = 4) -> Image:
             left, right = ([side[name][place] for place in places] for side in (drawn.base, drawn.adapter))
             gap = [_blank(left[0])] * (across - len(left))
             lines.append((prompt, [*left, *gap, *right]))
-    columns = ["base"] * across + ["with the adapter"] * across
+    columns = ["base"] * across + ["adapter"] * across
     return contact_sheet(lines, columns, max(64, min(case.side, 128)))
 
 

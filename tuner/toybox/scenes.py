@@ -129,8 +129,12 @@ SAMPLERS = {"single": _single, "pair": _pair, "count": _count, "word": _word}
 def _colours(rng: np.random.Generator, style: str | None = None) -> tuple[str, str]:
     """An object's colour and a background on which it shows."""
     background = "white" if style == "sketch" else _pick(rng, BACKGROUNDS if rng.random() < 0.6 else tuple(COLOURS))
-    alike = {background, *SETTINGS[background].hides} if background in SETTINGS else {background}
-    return _pick(rng, tuple(colour for colour in COLOURS if colour not in alike)), background
+    return _pick(rng, tuple(colour for colour in COLOURS if shows(colour, background))), background
+
+
+def shows(colour: str, background: str) -> bool:
+    """Whether an object of that colour can be seen there."""
+    return colour != background and not (background in SETTINGS and colour in SETTINGS[background].hides)
 
 
 def _pick(rng: np.random.Generator, among: tuple[str, ...]) -> str:

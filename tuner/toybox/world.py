@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .captions import caption, full, said, spoken
 from .ink import COLOURS, PATTERNS
-from .scenes import BACKGROUNDS, CLASSES, RELATIONS, SIZE, STYLES, WORDS, Scene, Thing, render, sample
+from .scenes import BACKGROUNDS, CLASSES, RELATIONS, SIZE, STYLES, WORDS, Scene, Thing, render, sample, shows
 from .subjects import Style, Subject, contexts
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "render",
     "said",
     "sample",
+    "shows",
     "spoken",
 ]

@@ -23,7 +23,7 @@ def main() -> None:
     make(asked.state)
     bundles.write(toybox.PICTURES)
     examiner = classifier.train(asked.state / "examiner")
-    figures = examine.figures(examiner, toybox.folder("sd15"), toybox.judge("clip"))
+    figures = examine.figures(examiner, toybox.folder("sd15"), toybox.judge("clip"), toybox.judge("dino"))
     figures["shuffled"] = examine.at_chance(classifier.train(asked.state / "shuffled", shuffled=True))
     card.write(toybox.MODELS, figures)
     print((toybox.MODELS / "README.md").read_text(encoding="utf-8"))  # noqa: T201

@@ -36,6 +36,12 @@ what each picture shows; a picture counts when every answer is right ({sampler},
 
 The examiner itself, on held-out drawn pictures after a round trip through the VAE: {round_trip}. One that learned from
 shuffled answers is at chance on single objects: {shuffled}.
+
+## What the judges can tell apart
+
+| held-out drawn pictures | right |
+|---|---|
+{judges}
 """
 
 
@@ -73,6 +79,7 @@ def page(place: Path, found: Mapping[str, Any]) -> str:
         rules="|".join("---" for _ in heads),
         rows="\n".join(rows),
         round_trip=", ".join(trips),
+        judges="\n".join(f"| {question} | {share:.1%} |" for question, share in found["judges"].items()),
         shuffled=", ".join(
             f"{name} {share:.1%} (always the commonest answer: {chance['the commonest answer'][name]:.1%})"
             for name, share in chance["each"].items()

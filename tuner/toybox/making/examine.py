@@ -91,9 +91,11 @@ def after_round_trip(vae: Any, drawn: Tensor) -> Tensor:
     return ((torch.cat(parts).clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
-def figures(examiner: Examiner, model: Path, clip: Path, singles: int = 500, composed: int = 300) -> dict[str, Any]:
+def figures(
+    examiner: Examiner, model: Path, clip: Path, dino: Path, singles: int = 500, composed: int = 300
+) -> dict[str, Any]:
     """What the card publishes."""
-    from .agreement import agreement
+    from .agreement import agreement, told_apart
 
     plain = held_out(("single",), singles)
     several = held_out(("pair", "pair", "count", "word"), composed)
@@ -110,6 +112,7 @@ def figures(examiner: Examiner, model: Path, clip: Path, singles: int = 500, com
             "clip_t of drawn pictures": agreement(clip, [world.render(scene) for scene in scenes], graded.prompts),
             "drawn pictures after a VAE round trip": {"right": round_trip.right, "each": round_trip.each},
         }
+    found["judges"] = told_apart(clip, dino)
     return found
 
 

@@ -41,7 +41,7 @@ def caption(purpose: str, index: int, visit: int) -> str:
 
 def arrays(purpose: str, count: int) -> Tensor:
     """Pictures of the first `count` scenes of a purpose, (N, 3, 64, 64) bytes."""
-    return _drawn(partial(_scene_picture, purpose), count)
+    return drawn(partial(scene, purpose), count)
 
 
 def everything(count: int) -> Tensor:
@@ -49,14 +49,19 @@ def everything(count: int) -> Tensor:
     return _drawn(_any_picture, count)
 
 
-def _scene_picture(purpose: str, index: int) -> Image:
-    return world.render(scene(purpose, index))
+def drawn(scenes: Callable[[int], world.Scene], count: int) -> Tensor:
+    """Pictures of scenes by their number, (N, 3, 64, 64) bytes."""
+    return _drawn(partial(_scene_picture, scenes), count)
+
+
+def _scene_picture(scenes: Callable[[int], world.Scene], index: int) -> Image:
+    return world.render(scenes(index))
 
 
 def _any_picture(index: int) -> Image:
     place, seed = index % 10, 1_000_000 + index
     if place < 7:
-        return _scene_picture("train", index)
+        return world.render(scene("train", index))
     rng = Draws(SEED).generator("toybox", "any", index)
     if place < 9:
         return world.Subject.make(seed).draw(rng)
