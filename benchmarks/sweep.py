@@ -13,16 +13,21 @@ import argparse
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import statistics
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner import atomic, load_recipe, run
-from tuner.evaluation import Asking, evaluate
+import numpy as np
+from PIL import Image
+
+from tuner import atomic, load_recipe, run, toybox
+from tuner.evaluation import Asking
+from tuner.evaluation.case import of_run, questions
+from tuner.evaluation.evaluate import Drawn, draw, judge
 from tuner.toybox import world
+from tuner.watch import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -59,10 +64,11 @@ def main() -> None:
     parser.add_argument("--grid", action="store_true", help="every combination instead of one key at a time")
     asked = parser.parse_args()
     keys = {key: values.split(",") for key, values in (word.split("=", 1) for word in asked.swept or DEFAULT)}
+    sweep = Sweep(asked.out, asked.photos)
     found: dict[tuple[str, ...], list[dict[str, float]]] = {}
     for overrides in settings(keys, grid=asked.grid):
         for subject, seed in itertools.product(asked.subjects, asked.seeds):
-            figures = cell(asked.out, overrides, world.Subject.make(subject), seed, asked.photos)
+            figures = sweep.cell(overrides, world.Subject.make(subject), seed)
             found.setdefault(overrides, []).append(figures)
             print(
                 " ".join(overrides) or "preset", subject, seed, {k: round(v, 3) for k, v in figures.items()}, flush=True
@@ -83,37 +89,79 @@ def settings(keys: Mapping[str, Sequence[str]], *, grid: bool) -> Iterator[tuple
             yield (f"{key}={value}",)
 
 
-def cell(out: Path, overrides: Sequence[str], subject: world.Subject, seed: int, photos: int) -> dict[str, float]:
-    """Teach one subject and measure; from the file where that was done before."""
-    told = {
-        "data.instance.caption": f"a photo of sks {subject.class_name}",
-        "data.prior.caption": f"a photo of a {subject.class_name}",
-        "train.seed": seed,
-        "sample.every": None,
-        "sample.prompts": [],
-    }
-    words = [*(f"{key}={json.dumps(value)}" for key, value in told.items()), *overrides]
-    name = hashlib.sha256(json.dumps([words, subject.seed, photos]).encode()).hexdigest()[:12]
-    kept = out / "cells" / f"{name}.json"
-    if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))["figures"]
-    folder = out / "photos" / str(subject.seed)
-    if not folder.is_dir():
-        folder.mkdir(parents=True)
-        for number, picture in enumerate(subject.photos(photos)):
-            picture.save(folder / f"{number}.png")
-    place = out / f"run-{os.getpid()}"
-    shutil.rmtree(place, ignore_errors=True)
-    started = time.monotonic()
-    recipe = load_recipe("dreambooth_lora", [f"data.instance.path={json.dumps(str(folder))}", *words], rehearse=True)
-    run(recipe, run_dir=place)
-    seconds = time.monotonic() - started
-    report = evaluate(place, asking=ASKING)
-    shutil.rmtree(place)
-    figures = {label: report.row(key).adapter.mean for key, label in SHOWN.items()} | {"seconds": seconds}
-    facts: dict[str, Any] = {"overrides": list(overrides), "subject": subject.seed, "seed": seed, "figures": figures}
-    atomic.write(kept, json.dumps(facts, indent=1))
-    return figures
+class Sweep:
+    """Adapters, their pictures and figures in a folder. Judges that changed look at the same pictures again."""
+
+    def __init__(self, out: Path, photos: int) -> None:
+        self.out, self.photos = out, photos
+        self.judges = judges()
+        self.bases: dict[int, Mapping[str, Any]] = {}
+
+    def cell(self, overrides: Sequence[str], subject: world.Subject, seed: int) -> dict[str, float]:
+        """Teach one subject and measure; what was done before is not done again."""
+        told = {
+            "data.instance.caption": f"a photo of sks {subject.class_name}",
+            "data.prior.caption": f"a photo of a {subject.class_name}",
+            "train.seed": seed,
+            "sample.every": None,
+            "sample.prompts": [],
+            "save.every": None,
+        }
+        words = [*(f"{key}={json.dumps(value)}" for key, value in told.items()), *overrides]
+        name = hashlib.sha256(json.dumps([words, subject.seed, self.photos]).encode()).hexdigest()[:12]
+        place = self.out / "cells" / name
+        taught = place / "taught.json"
+        if not taught.is_file():
+            seconds = self._teach(words, subject, place)
+            facts = {"overrides": list(overrides), "subject": subject.seed, "seed": seed, "seconds": seconds}
+            atomic.write(taught, json.dumps(facts, indent=1))
+        figures = self._measured(place, subject)
+        return figures | {"seconds": json.loads(taught.read_text(encoding="utf-8"))["seconds"]}
+
+    def _teach(self, words: Sequence[str], subject: world.Subject, place: Path) -> float:
+        folder = self.out / "photos" / str(subject.seed)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            for number, picture in enumerate(subject.photos(self.photos)):
+                picture.save(folder / f"{number}.png")
+        shutil.rmtree(place, ignore_errors=True)
+        started = time.monotonic()
+        recipe = load_recipe(
+            "dreambooth_lora", [f"data.instance.path={json.dumps(str(folder))}", *words], rehearse=True
+        )
+        run(recipe, run_dir=place / "run")
+        return time.monotonic() - started
+
+    def _measured(self, place: Path, subject: world.Subject) -> dict[str, float]:
+        kept = place / "figures.json"
+        if kept.is_file():
+            found = json.loads(kept.read_text(encoding="utf-8"))
+            if found["judges"] == self.judges:
+                return found["figures"]
+        report = judge(of_run(place / "run"), self._pictures(place, subject), ASKING, None, None, Watcher())
+        figures = {label: report.row(key).adapter.mean for key, label in SHOWN.items()}
+        atomic.write(kept, json.dumps({"judges": self.judges, "figures": figures}, indent=1))
+        return figures
+
+    def _pictures(self, place: Path, subject: world.Subject) -> Drawn:
+        """Those of the base are the same for every adapter of a subject."""
+        case, kept = of_run(place / "run"), place / "pictures.npz"
+        if kept.is_file() and subject.seed in self.bases:
+            with np.load(kept) as arrays:
+                shown = {name: [Image.fromarray(picture) for picture in arrays[name]] for name in arrays.files}
+            return Drawn(questions(case, ASKING), self.bases[subject.seed], shown)
+        drawn = draw(case, ASKING, Watcher(), self.bases.get(subject.seed))
+        self.bases[subject.seed] = drawn.base
+        np.savez(kept, **{name: np.stack([np.asarray(p) for p in own]) for name, own in drawn.adapter.items()})
+        return drawn
+
+
+def judges() -> str:
+    """A digest of the judges' weights."""
+    found = hashlib.sha256()
+    for name in ("clip", "dino"):
+        found.update((toybox.judge(name) / "model.safetensors").read_bytes())
+    return found.hexdigest()[:12]
 
 
 def table(found: Mapping[tuple[str, ...], Sequence[Mapping[str, float]]]) -> str:

@@ -1,0 +1,89 @@
+"""What runs teach, by the yardstick: the subject is learned, places are obeyed, the class is kept.
+
+The mutants are lessons in which one of these is broken: the same bounds must see it.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+from bounds import kept, learned, mean, obedient
+from school import ALONE, CLASS_DRIFT, IN_CONTEXTS, OBEYED, TAKEN_OVER, School
+
+SUBJECTS = (601, 602)
+
+pytestmark = pytest.mark.xdist_group("quality")
+
+
+@pytest.fixture(scope="module")
+def school(tmp_path_factory, own_cache):
+    return School(tmp_path_factory.mktemp("school"))
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_the_subject_is_learned_and_places_are_obeyed(school, subject):
+    report = school.report("as shipped", subject)
+    assert learned(report), report.markdown()
+    assert obedient(report), report.markdown()
+
+
+def test_it_is_this_subject_and_no_other(school):
+    one, two = SUBJECTS
+    own = school.report("as shipped", one)
+    other = school.examine(school.taught("as shipped", two), one)
+    assert own.row(ALONE).adapter.mean >= other.row(ALONE).adapter.mean + 0.25
+    assert not learned(other)
+
+
+def test_prior_preservation_keeps_the_class(school):
+    with_prior = [school.report("as shipped", subject) for subject in SUBJECTS]
+    without = [school.report("without prior", subject) for subject in SUBJECTS]
+    assert all(learned(report) for report in without)
+    assert kept(with_prior, without)
+
+
+def test_mutant_class_pictures_that_nobody_heeds(school):
+    unheard = [school.report("prior unheard", subject) for subject in SUBJECTS]
+    without = [school.report("without prior", subject) for subject in SUBJECTS]
+    assert not kept(unheard, without)
+
+
+def test_mutant_wrong_caption(school):
+    assert not learned(school.report("wrong caption", SUBJECTS[0]))
+
+
+def test_mutant_adapter_not_loaded(school, monkeypatch):
+    monkeypatch.setattr("tuner.drawing.put_on", lambda drawing, model: None)
+    assert not learned(school.examine(school.taught("as shipped", SUBJECTS[0]), SUBJECTS[0]))
+
+
+@pytest.mark.slow
+def test_bounds_hold_for_other_subjects_and_seeds(school):
+    """Prints the spread that docs/quality.md states."""
+    subjects, seeds = (601, 602, 611, 612, 613), (0, 1, 2)
+    found = {
+        lesson: [school.report(lesson, subject, seed) for subject in subjects for seed in seeds]
+        for lesson in ("as shipped", "without prior", "wrong caption")
+    }
+    for key in (ALONE, IN_CONTEXTS, OBEYED, CLASS_DRIFT, TAKEN_OVER):
+        base = found["as shipped"][0].row(key).base
+        print(f"\n{key}")
+        if base is not None:
+            values = [report.row(key).base.mean for report in found["as shipped"][:: len(seeds)]]
+            print(f"  {'base':16} {said(values)}")
+        for lesson, reports in found.items():
+            print(f"  {lesson:16} {said([report.row(key).adapter.mean for report in reports])}")
+    shipped = found["as shipped"]
+    assert sum(map(learned, shipped)) >= 0.9 * len(shipped)
+    assert all(map(obedient, shipped))
+    assert not any(map(learned, found["wrong caption"]))
+    for start in range(0, len(shipped), len(seeds)):
+        part = slice(start, start + len(seeds))
+        assert mean(shipped[part], CLASS_DRIFT) < mean(found["without prior"][part], CLASS_DRIFT)
+    assert kept(shipped, found["without prior"])
+
+
+def said(values: list[float]) -> str:
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):6.3f} ±{spread:.3f}  ({min(values):.3f} to {max(values):.3f}, n {len(values)})"
