@@ -32,6 +32,9 @@ class Part(BaseModel):
         allow_inf_nan=False,
     )
 
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Keys that belong to a relative of this part, and what to say to someone who writes them here."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = cls.__annotations__
@@ -61,7 +64,7 @@ class Part(BaseModel):
         if "text" in context:  # worded already, by the part it is about
             message = context["text"]
         elif kind == "extra_forbidden" and len(loc) == 1:
-            message = "unknown key" + suggest(str(loc[0]), cls.model_fields)
+            message = cls.elsewhere.get(str(loc[0])) or "unknown key" + suggest(str(loc[0]), cls.model_fields)
         else:
             message = sentence(kind, e["msg"], e["input"], context)
         # Messages hold user text, so braces must not be read as a template.

@@ -12,6 +12,7 @@ from .backbones import Backbone
 from .data.sources import Source, as_list, sources_of
 from .objectives import Objective
 from .parts import Part, Problem, problems_error
+from .sampling import SAMPLERS
 from .sections import DataOptions, Log, Sample, Save, Train
 from .tasks import Task
 
@@ -76,6 +77,7 @@ class Recipe(Part):
             *self.backbone.problems(self),
             *(problem for adapter in self.adapters for problem in adapter.problems(self)),
             *self._text_problems(),
+            *self._objective_problems(),
         ]
         if problems:
             raise problems_error(problems)
@@ -87,3 +89,15 @@ class Recipe(Part):
         if not trains_text and self.data.caption_dropout == 1 and any(s.caption for s in first):
             return [("data.caption_dropout", "1 drops every caption, so captions have no effect", "value_error")]
         return []
+
+    def _objective_problems(self) -> Sequence[Problem]:
+        """A base goes on with the objective that it was pretrained with, and is drawn with that one's samplers."""
+        own, wrong = self.backbone.default_objective, []
+        if self.objective is not None and self.objective.key != own:
+            text = f"{self.backbone.key} was pretrained with {own}, so {self.objective.key} does not fit it; take {own}"
+            wrong.append(("objective", text, "value_error"))
+        chosen, there = self.sample.scheduler, SAMPLERS[own]
+        if chosen not in ("auto", *there):
+            text = f"{chosen} draws no {own} base such as {self.backbone.key}; there is {', '.join(there)}"
+            wrong.append(("sample.scheduler", text, "value_error"))
+        return wrong

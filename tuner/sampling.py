@@ -1,17 +1,18 @@
-"""Pictures from a model: samplers on the base's own noise table, and noise that depends on the seed alone."""
+"""Pictures from a model: samplers on the base's own noise levels, and noise that depends on the seed alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .draws import Draws
-from .errors import NumbersError
+from .errors import NumbersError, UsageError
 from .types import Cond
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     import torch
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 SCHEDULERS = ("dpm++", "ddim", "euler")
 """DPM-Solver++ multistep (Lu et al. 2022), DDIM (Song et al. 2021), Euler (Karras et al. 2022, algorithm 2)."""
+FLOW_SCHEDULERS = ("flow_euler",)
+"""Euler along the velocity (Esser et al. 2024)."""
+SAMPLERS: Mapping[str, tuple[str, ...]] = {"ddpm": SCHEDULERS, "rectified_flow": FLOW_SCHEDULERS}
+"""What draws a base, by the objective that it was pretrained with; the first is what `auto` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +42,76 @@ class Shot:
     steps: int = 25
     guidance: float = 7.5
     """1 or less draws without guidance, in half the time."""
-    scheduler: str = "dpm++"
+    scheduler: str = "auto"
+    """One of SCHEDULERS or FLOW_SCHEDULERS; `auto` is the first of those that draw the base."""
 
 
-def sampler(base: Mapping[str, Any], name: str, sampling: Mapping[str, Any]) -> SchedulerMixin:
-    """A fresh deterministic sampler on the base's noise table.
+def choose(base: Mapping[str, Any], name: str) -> str:
+    """The sampler of that name, or for `auto` the one that the base's kind is drawn with by default.
 
     Args:
         base: the base model's `scheduler_config.json`.
-        name: one of SCHEDULERS.
+        name: `auto`, or one of SCHEDULERS or FLOW_SCHEDULERS.
+
+    Raises: UsageError where the base is of the other kind.
+    """
+    from .objectives.base import is_flow
+
+    kind, there = ("a flow", FLOW_SCHEDULERS) if is_flow(base) else ("no flow", SCHEDULERS)
+    if name == "auto":
+        return there[0]
+    if name not in there:
+        known = name in (*SCHEDULERS, *FLOW_SCHEDULERS)
+        raise UsageError(
+            f"scheduler {name} does not draw this base, which is {kind}" if known else f"unknown scheduler {name!r}",
+            f"there is {', '.join(there)}",
+        )
+    return name
+
+
+def sampler(base: Mapping[str, Any], name: str, sampling: Mapping[str, Any]) -> SchedulerMixin:
+    """A fresh deterministic sampler on the base's noise levels.
+
+    Args:
+        base: the base model's `scheduler_config.json`.
+        name: as for `choose`.
         sampling: overrides from the objective (`BoundObjective.sampling`).
+
+    Raises: UsageError where that sampler cannot draw this base.
     """
     from inspect import signature
 
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
     from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
-    kinds = {"dpm++": DPMSolverMultistepScheduler, "ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
-    kind = kinds[name]
+    kinds = {
+        "dpm++": DPMSolverMultistepScheduler,
+        "ddim": DDIMScheduler,
+        "euler": EulerDiscreteScheduler,
+        "flow_euler": FlowMatchEulerDiscreteScheduler,
+    }
+    kind: Any = kinds[choose(base, name)]
     wanted = {"clip_sample": False, **base, **sampling}  # DDIM would clip by default, which latents do not stand
     known = signature(kind.__init__).parameters
     config = {key: value for key, value in wanted.items() if key in known}
-    return kind.from_config(config)  # type: ignore[return-value]
+    return kind.from_config(config)
+
+
+def set_timesteps(steps: SchedulerMixin, count: int, latent: tuple[int, int], device: torch.device) -> None:
+    """Set a sampler's timesteps.
+
+    Args:
+        steps: from `sampler`.
+        count: number of steps.
+        latent: height and width of the latents, on which a flow's dynamic shift depends.
+        device: where the timesteps go.
+    """
+    from .objectives.flow_levels import mu
+
+    by_size = {"mu": mu(steps.config, *latent)} if steps.config.get("use_dynamic_shifting") else {}  # type: ignore[attr-defined]
+    steps.set_timesteps(count, device=device, **by_size)  # type: ignore[attr-defined]
 
 
 def paint(
@@ -106,18 +158,23 @@ def _draw(model: DiffusionModel, shots: Sequence[Shot], overrides: Mapping[str, 
     """Latents of shots alike in size, steps, guidance and sampler, (B, C, h, w) float32."""
     import torch
 
+    from .objectives.base import is_flow
+
     first = shots[0]
     guided = first.guidance > 1
     prompts = [shot.negative for shot in shots] * guided + [shot.prompt for shot in shots]
     noise = [start_noise(model, shot) for shot in shots]
     steps = sampler(model.scheduler, first.scheduler, overrides)
-    steps.set_timesteps(first.steps, device=device)  # type: ignore[attr-defined]
-    x_t = torch.stack(noise).to(device) * steps.init_noise_sigma  # type: ignore[attr-defined]
+    x_t = torch.stack(noise).to(device)
+    set_timesteps(steps, first.steps, (x_t.shape[-2], x_t.shape[-1]), device)
+    flow = is_flow(model.scheduler)  # whose scheduler scales neither the first noise nor what the denoiser sees
+    if not flow:
+        x_t = x_t * steps.init_noise_sigma  # type: ignore[attr-defined]
     dtype = next(model.denoiser.parameters()).dtype
     with torch.autocast(device.type, dtype=dtype if dtype.itemsize < 4 else torch.bfloat16, enabled=dtype.itemsize < 4):
         cond = _encode(model, prompts, device)
         for timestep in steps.timesteps:  # type: ignore[attr-defined]
-            seen = steps.scale_model_input(x_t, timestep)  # type: ignore[attr-defined]
+            seen = x_t if flow else steps.scale_model_input(x_t, timestep)  # type: ignore[attr-defined]
             pair = torch.cat([seen, seen]) if guided else seen
             said = model.denoise(pair, timestep.expand(len(pair)).float(), cond).float()
             if guided:

@@ -122,7 +122,7 @@ class Train(Part):
         return self
 
 
-SchedulerName = Literal["dpm++", "ddim", "euler"]
+SchedulerName = Literal["auto", "dpm++", "ddim", "euler", "flow_euler"]
 
 
 class Sample(Part):
@@ -134,8 +134,8 @@ class Sample(Part):
     """What to draw. Keep one prompt without the trigger, to see the class drift."""
     negative: str = ""
     """Negative prompt of all of them."""
-    scheduler: SchedulerName = "dpm++"
-    """Sampler: DPM-Solver++ multistep, DDIM or Euler."""
+    scheduler: SchedulerName = "auto"
+    """Sampler: dpm++ (DPM-Solver++ multistep), ddim or euler, and flow_euler on a flow; auto is dpm++ or flow_euler."""
     steps: int = Field(default=25, ge=1, le=1000)
     """Sampler steps."""
     guidance: float = Field(default=7.5, ge=0, le=50)

@@ -114,7 +114,7 @@ class SD15Model(DiffusionModel):
         text = cond["text"].to(dtype)
         return self.denoiser(x_t.to(dtype), timestep, encoder_hidden_states=text, return_dict=False)[0]
 
-    def pipeline(self, scheduler: str = "dpm++", sampling: Mapping[str, Any] | None = None) -> StableDiffusionPipeline:
+    def pipeline(self, scheduler: str = "auto", sampling: Mapping[str, Any] | None = None) -> StableDiffusionPipeline:
         """As in the base class. A prompt is read with clip_skip 1 (diffusers counts from 0; its 1 is 2 here).
 
         `sampling.paint` heeds the recipe's.

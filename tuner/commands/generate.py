@@ -44,7 +44,9 @@ def generate(
     size: Annotated[
         str | None, typer.Option(metavar="PX|WxH", help="Size; default: what the adapter was trained at.")
     ] = None,
-    scheduler: Annotated[str, typer.Option(help="dpm++, ddim or euler.")] = "dpm++",
+    scheduler: Annotated[
+        str, typer.Option(help="dpm++, ddim or euler; flow_euler on a flow such as SD3.5. auto: dpm++ or flow_euler.")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
     out: Annotated[Path, typer.Option("--out", "-o", help="A .png file for one picture, else a folder.")] = OUT,
     as_json: AsJson = False,
@@ -54,11 +56,16 @@ def generate(
 
     from ..console import Console
     from ..drawing import Drawing, draw, parse_adapter
-    from ..sampling import SCHEDULERS, Shot
+    from ..sampling import SAMPLERS, Shot
 
-    if scheduler not in SCHEDULERS:
-        raise UsageError(f"unknown scheduler {scheduler!r}", f"there is {', '.join(SCHEDULERS)}")
+    known = list(dict.fromkeys(name for names in SAMPLERS.values() for name in names))
+    if scheduler not in ("auto", *known):
+        raise UsageError(f"unknown scheduler {scheduler!r}", f"there is {', '.join(known)}")
     drawing = Drawing.plan([parse_adapter(text) for text in adapters or ()], base, device)
+    there = SAMPLERS[drawing.backbone.default_objective]
+    if scheduler not in ("auto", *there):
+        raise UsageError(f"{scheduler} does not draw {drawing.backbone.key}", f"there is {', '.join(there)}")
+    scheduler = there[0] if scheduler == "auto" else scheduler
     width, height = parse_size(size) if size else (drawing.resolution, drawing.resolution)
     drawing.check_size(width, height)
     shots = [

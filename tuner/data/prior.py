@@ -26,7 +26,8 @@ VERSION = 1
 GROUP = 4
 """Pictures drawn at a time. The groups are fixed, so that a killed run that goes on draws each in the same company."""
 
-SCHEDULER = "dpm++"
+SCHEDULER = "auto"
+"""The one that draws a base of its kind by default; the address holds its own name."""
 
 
 def generate(
@@ -95,6 +96,8 @@ def _settings(
     model: DiffusionModel, source: PriorSource, size: tuple[int, int], objective: BoundObjective
 ) -> dict[str, Any]:
     """Everything that the pictures depend on but their number."""
+    from ..sampling import choose
+
     return {
         "version": VERSION,
         "base": {name: model.identity(name) for name in sorted(model.components)},
@@ -105,7 +108,7 @@ def _settings(
         "steps": source.steps,
         "guidance": source.guidance,
         "seed": source.seed,
-        "scheduler": SCHEDULER,
+        "scheduler": choose(model.scheduler, SCHEDULER),
         "sampling": dict(objective.sampling()),
     }
 

@@ -57,7 +57,8 @@ class Asking:
     steps: int = 20
     guidance: float | None = None
     """None: 7.5, and 5 on the toybox."""
-    scheduler: str = "dpm++"
+    scheduler: str = "auto"
+    """As `Shot.scheduler`."""
     batch: int | None = None
     """Pictures at a time; None: 16 on the toybox, else 1."""
 

@@ -32,6 +32,11 @@ class Objective(Choice):
         """
 
 
+def is_flow(scheduler: Mapping[str, Any]) -> bool:
+    """Whether a base's scheduler configuration says that the base predicts a velocity along straight paths."""
+    return str(scheduler.get("_class_name", "")).startswith("FlowMatch")
+
+
 class BoundObjective(ABC):
     """An objective with its tables."""
 

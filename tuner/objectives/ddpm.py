@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ..errors import RecipeError
 from ..types import Draw, Noised
-from .base import BoundObjective, Objective
+from .base import BoundObjective, Objective, is_flow
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +33,12 @@ class DDPM(Objective, name="ddpm"):
     input_perturbation: float = Field(default=0.0, ge=0, le=1)
     """Extra noise on the input alone, not on the target (Ning et al. 2023; 0.1 is usual)."""
 
+    elsewhere = {
+        "levels": "is of rectified_flow; ddpm draws the base's own timesteps alike",
+        "shift": "is of rectified_flow; ddpm takes the base's own noise table",
+        "weighting": "is of rectified_flow; here `min_snr_gamma` says what each timestep weighs",
+    }
+
     def needs(self) -> Mapping[str, Draw]:
         needs = {"noise": Draw("normal", "latent"), "level": Draw("uniform", "scalar")}
         if self.noise_offset:
@@ -44,6 +50,11 @@ class DDPM(Objective, name="ddpm"):
     def bind(self, scheduler: Mapping[str, Any], device: torch.device) -> BoundDDPM:
         from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
+        if is_flow(scheduler):
+            raise RecipeError(
+                [f"backbone.model: its scheduler is {scheduler['_class_name']}, so it predicts a flow's velocity"],
+                "take objective: rectified_flow, or leave the objective to the backbone",
+            )
         predicts = {"epsilon": "epsilon", "v_prediction": "v"}.get(str(scheduler.get("prediction_type", "epsilon")))
         if predicts is None:
             said = scheduler["prediction_type"]
