@@ -36,3 +36,19 @@ def sd15_folder(own_cache) -> Path:
 def sd15_model(sd15_folder):
     """A fresh toybox model in float32 on the CPU; the test may do what it likes with it."""
     return load_sd15("toybox")
+
+
+@pytest.fixture(scope="session")
+def sd35_folder(own_cache, tmp_path_factory) -> Path:
+    """A tiny random SD3.5-shaped model in diffusers' layout. Read it, do not change it."""
+    from tiny_sd35 import write_sd35
+
+    return write_sd35(tmp_path_factory.mktemp("sd35") / "model")
+
+
+@pytest.fixture
+def sd35_model(sd35_folder):
+    """A fresh tiny SD3.5-shaped model in float32 on the CPU; the test may do what it likes with it."""
+    from tiny_sd35 import load_sd35
+
+    return load_sd35(sd35_folder)

@@ -141,6 +141,10 @@ class _Run:
         planning.require(plan)
         self.draws = Draws(recipe.train.seed)
         model = recipe.backbone.load(device=torch.device("cpu"), dtype=where.weights)
+        for note in model.notes:
+            watcher.say(note)
+        for warning in model.warnings:
+            watcher.warn(warning)
         for module in model.components.values():
             module.requires_grad_(requires_grad=False).eval()
         objective = recipe.bound_objective.bind(model.scheduler, where.device)

@@ -43,6 +43,8 @@ class Layout:
     """Saved activations of one example at `activation_px` in 16-bit, without gradient checkpointing."""
     activation_px: int
     """The square side that `activation_bytes` was counted at."""
+    text_width: int | None = None
+    """Width D of the text that the denoiser takes; None where it is the input of the layers at `context_kv`."""
 
 
 class Backbone(Choice):
@@ -115,6 +117,8 @@ class DiffusionModel(ABC):
     channels: int
     notes: Sequence[str] = ()
     """What the user should know about how it was loaded, such as a 16-bit variant that stood in; said once."""
+    warnings: Sequence[str] = ()
+    """What may spoil a run with this model; warned about once."""
 
     @property
     def components(self) -> dict[str, nn.Module]:
@@ -165,10 +169,10 @@ class DiffusionModel(ABC):
         return {name: linears[name] for names in hits.values() for name in names}
 
     @abstractmethod
-    def pipeline(self, scheduler: str = "dpm++", sampling: Mapping[str, Any] | None = None) -> DiffusionPipeline:
+    def pipeline(self, scheduler: str = "auto", sampling: Mapping[str, Any] | None = None) -> DiffusionPipeline:
         """A diffusers pipeline over these very modules.
 
         Args:
-            scheduler: one of `SCHEDULERS` in sampling.py.
+            scheduler: `auto`, or one that `sampling.choose` takes for this base.
             sampling: overrides of the base's scheduler configuration (`BoundObjective.sampling`).
         """

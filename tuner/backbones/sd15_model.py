@@ -84,12 +84,12 @@ class SD15Model(DiffusionModel):
         """Scale as z = (latent - shift) * scale, so the log-variance grows by 2 log(scale)."""
         import math
 
-        with _full_precision(pixels):
+        with full_precision(pixels):
             found = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist  # type: ignore[union-attr]
         return Posterior((found.mean - self._shift) * self._scale, found.logvar + 2 * math.log(self._scale))
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        with _full_precision(latents):
+        with full_precision(latents):
             own = latents.to(self.vae.device, self.vae.dtype)
             return self.vae.decode(own / self._scale + self._shift, return_dict=False)[0]  # type: ignore[arg-type]
 
@@ -256,7 +256,7 @@ def _modern(key: str) -> str:
     return f"{head}.{OLD_ATTENTION[last]}.{leaf}" if last in OLD_ATTENTION and ".attentions." in head + "." else key
 
 
-def _full_precision(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+def full_precision(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Within it nothing is cast down: this VAE overflows in 16 bit on some pictures."""
     import torch
 

@@ -35,14 +35,14 @@ def matching(where: Site | Sequence[str], names: Iterable[str]) -> dict[str, lis
         return {"all_linear": [name for name in known if "attentions" in name.split(".")]}
     if isinstance(where, str):
         endings = SITES[cast("Site", where)]
-        return {where: [name for name in known if any(_ends(name, ending) for ending in endings)]}
-    return {pattern: [name for name in known if _ends(name, pattern)] for pattern in where}
+        return {where: [name for name in known if any(ends(name, ending) for ending in endings)]}
+    return {pattern: [name for name in known if ends(name, pattern)] for pattern in where}
 
 
 def matching_text(names: Iterable[str]) -> list[str]:
-    return [name for name in names if any(_ends(name, ending) for ending in TEXT)]
+    return [name for name in names if any(ends(name, ending) for ending in TEXT)]
 
 
-def _ends(name: str, pattern: str) -> bool:
+def ends(name: str, pattern: str) -> bool:
     """Whether a name is the pattern or ends with it at a dot: `to_k` ends `attn2.to_k`, but not `add_to_k`."""
     return name == pattern or name.endswith("." + pattern)

@@ -68,7 +68,9 @@ def fresh(recipe: Recipe) -> bool:
 
 
 def text_width(recipe: Recipe, layout: Layout) -> int:
-    """Width D of the text that the denoiser reads: the input of its key and value projections of text."""
+    """Width D of the text that the denoiser takes; by default the input of its key and value projections of text."""
+    if layout.text_width is not None:
+        return layout.text_width
     for component, linears in layout.linears.items():
         if component not in recipe.backbone.text_components:
             for names in recipe.backbone.matching("context_kv", linears).values():

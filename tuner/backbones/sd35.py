@@ -1,0 +1,171 @@
+"""Stable Diffusion 3.5 and 3: a multimodal transformer, two CLIPs, a T5, a 16-channel VAE (Esser et al. 2024)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from ..errors import DataError
+from . import sd35_sites
+from .base import Backbone, DiffusionModel, Layout, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import torch
+
+    from ..parts import Problem
+    from ..recipe import Recipe
+
+TOYBOX = "toybox"
+MULTIPLE_PX = 16
+"""Sides are multiples of this: a cell of the VAE is 8 px, a patch of the transformer 2 x 2 cells."""
+
+
+class SD35(Backbone, name="sd35"):
+    """Stable Diffusion 3.5 medium, large and large-turbo, Stable Diffusion 3 medium, or any model with their layout."""
+
+    components: str | None = Field(default=None, min_length=1)
+    """Folder or Hub id of VAE and text encoders where `model` is a single file; null takes those published with it."""
+    t5: bool = True
+    """Read prompts with T5, too; false puts zeros in its place and saves its memory (19 GB in fp32, 9.5 GB in bf16)."""
+    t5_length: int = Field(default=256, ge=2, le=512)
+    """Tokens that T5 reads of a caption, in training and in samples; counts for its zeros, too."""
+
+    default_objective = "rectified_flow"
+    text_components = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    rehearsal = {
+        "backbone.model": TOYBOX,
+        "backbone.revision": None,
+        "backbone.components": None,
+        "data.resolution": 64,
+        "data.bucket_step": 16,
+        "data.prior.generate": 24,
+        "data.prior.steps": 12,
+        "data.prior.guidance": 4.0,
+        "train.steps": 250,
+        "train.batch": 4,
+        "train.accumulate": 1,
+        "train.lr": 2e-3,
+        "train.precision": "fp32",
+        "sample.every": 125,
+        "sample.steps": 12,
+        "sample.guidance": 4.0,
+        "sample.size": None,
+        "save.every": 125,
+        "log.every": 10,
+    }
+
+    @model_validator(mode="after")
+    def _effects(self) -> SD35:
+        if self.model == TOYBOX:
+            self.refuse_idle({"revision": "with the toybox model", "components": "with the toybox model"})
+        elif not self.model.endswith(".safetensors"):
+            self.refuse_idle({"components": "unless model is a single .safetensors file"})
+        return self
+
+    def problems(self, recipe: Recipe) -> Sequence[Problem]:
+        return [*_size_problems(recipe), *_t5_problems(recipe)]
+
+    def load(self, *, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
+        from .sd35_loading import load
+
+        return load(self, device=device, dtype=dtype)
+
+    def layout(self) -> Layout:
+        from .mmdit_layout import layout
+
+        try:
+            return layout(self._configs(), t5_length=self.t5_length)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise DataError(
+                f"{self.model}: its config.json files do not describe an SD3 model: {type(error).__name__}: {error}",
+                "this is another kind of model, or its files are damaged",
+            ) from error
+
+    def matching(self, where: Site | Sequence[str], names: Iterable[str]) -> dict[str, list[str]]:
+        return sd35_sites.matching(where, names)
+
+    def matching_text(self, names: Iterable[str]) -> list[str]:
+        return sd35_sites.matching_text(names)
+
+    def _configs(self) -> Mapping[str, Mapping[str, Any]]:
+        """Configuration by component: the toybox's, the folder's, the Hub cache's, else the published ones."""
+        from .. import toybox
+        from .mmdit_layout import configs
+
+        found: dict[str, Mapping[str, Any]] = dict(configs(_published(self.model)))
+        folder = toybox.folder(self.key) if self.model == TOYBOX else self._folder()
+        if folder is not None:
+            found = {name: tree for name, tree in found.items() if not _lacks(folder, name)}
+            found |= _folder_configs(folder, found)
+        path = Path(self.model).expanduser()
+        if path.is_file():
+            from .sd35_single_file import read_config
+
+            found["transformer"] = read_config(path)
+        return found if self.t5 else {name: tree for name, tree in found.items() if name != "text_encoder_3"}
+
+    def _folder(self) -> Path | None:
+        """Where the components are on this machine; None where they are not."""
+        from .download import cached_folder
+
+        single = self.model.endswith(".safetensors")
+        home = self.components if single else self.model
+        if home is None:
+            return None
+        place = Path(home).expanduser()
+        return place if place.is_dir() else cached_folder(home, None if single else self.revision)
+
+
+def _published(model: str) -> Any:
+    """Which of the published sizes a name speaks of; where it says nothing, SD3.5 medium."""
+    name = model.lower()
+    if "large" in name:
+        return "large"
+    return "sd3_medium" if "diffusion-3-medium" in name or "sd3_medium" in name else "medium"
+
+
+def _folder_configs(folder: Path, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    from .loading import read_json
+
+    paths = {name: folder / name / "config.json" for name in names}
+    return {name: read_json(path) for name, path in paths.items() if path.is_file()}
+
+
+def _lacks(folder: Path, name: str) -> bool:
+    """Whether a folder says that it has no such component."""
+    from .loading import read_json
+
+    index = folder / "model_index.json"
+    return index.is_file() and absent(read_json(index), name)
+
+
+def absent(index: Mapping[str, Any], name: str) -> bool:
+    """Whether model_index.json says that a text encoder is not there: `[null, null]`, or not a word of it."""
+    return name.startswith("text_encoder") and not any(index.get(name) or ())
+
+
+def _size_problems(recipe: Recipe) -> Iterable[Problem]:
+    sizes = {"data.resolution": recipe.data.resolution, "sample.size": recipe.sample.size}
+    if recipe.data.crop == "buckets":
+        sizes["data.bucket_step"] = recipe.data.bucket_step
+    for key, size in sizes.items():
+        if size is not None and size % MULTIPLE_PX:
+            yield key, f"{size} is not a multiple of {MULTIPLE_PX}, the pixels of an sd35 patch", "value_error"
+
+
+def _t5_problems(recipe: Recipe) -> Iterable[Problem]:
+    """No adapter trains T5, and a pattern that asks for it is told why."""
+    for index, adapter in enumerate(recipe.adapters):
+        where = adapter.model_dump(mode="json").get("where")
+        for pattern in where if isinstance(where, list) else ():
+            if sd35_sites.names_t5(pattern):
+                yield (
+                    f"adapters.{index}.where",
+                    f"{pattern!r} is a layer of T5, which is not trained: StableDiffusion3Pipeline passes over T5 "
+                    "layers when it loads a LoRA; text_encoder_lr trains both CLIPs",
+                    "value_error",
+                )

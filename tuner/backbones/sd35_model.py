@@ -1,0 +1,114 @@
+"""A loaded Stable Diffusion 3.5: its conventions of scaling, text and pipeline."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..types import Cond, Posterior, Tokens
+from . import sd35_text
+from .base import DiffusionModel
+from .sd15_model import full_precision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import torch
+    from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+    from torch import Tensor, nn
+
+    from .sd35 import SD35
+
+
+class SD35Model(DiffusionModel):
+    """Stable Diffusion 3.5 in memory; `text_encoders` holds those that the model has and the recipe wants."""
+
+    denoiser_name = "transformer"
+
+    def __init__(
+        self,
+        backbone: SD35,
+        modules: Mapping[str, nn.Module],
+        tokenizers: Mapping[str, Any],
+        scheduler: Mapping[str, Any],
+        identify: Callable[[str], str],
+        notes: Sequence[str] = (),
+        warnings: Sequence[str] = (),
+    ) -> None:
+        """Take over modules by diffusers' component name, and tokenizers by the name of their text encoder."""
+        self.backbone = backbone
+        self.denoiser = modules["transformer"]
+        self.vae = modules["vae"]  # type: ignore[assignment]
+        self.text_encoders = {name: modules[name] for name in backbone.text_components if name in modules}
+        self.tokenizers = dict(tokenizers)
+        self.scheduler = scheduler
+        self.notes, self.warnings = tuple(notes), tuple(warnings)
+        self.channels: int = self.vae.config["latent_channels"]
+        self.factor = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        self._t5_length = backbone.t5_length
+        self._identify = identify
+        self._identities: dict[str, str] = {}
+        self._scale = float(self.vae.config["scaling_factor"])
+        self._shift = float(self.vae.config.get("shift_factor") or 0.0)
+
+    def identity(self, component: str) -> str:
+        if component not in self._identities:
+            self._identities[component] = self._identify(component)
+        return self._identities[component]
+
+    def encode_images(self, pixels: Tensor) -> Posterior:
+        """Scale as z = (latent - shift) * scale, so the log-variance grows by 2 log(scale)."""
+        with full_precision(pixels):
+            found = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist  # type: ignore[union-attr]
+        return Posterior((found.mean - self._shift) * self._scale, found.logvar + 2 * math.log(self._scale))
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        with full_precision(latents):
+            own = latents.to(self.vae.device, self.vae.dtype)
+            return self.vae.decode(own / self._scale + self._shift, return_dict=False)[0]  # type: ignore[arg-type]
+
+    def tokenize(self, prompts: Sequence[str]) -> Tokens:
+        """As in the base class; cut is what no encoder reads, for T5 reads on where the CLIPs end."""
+        return sd35_text.tokenize(self.tokenizers, self.text_encoders, prompts, self._t5_length)
+
+    def encode_text(self, tokens: Tokens) -> Cond:
+        """`text` (B, 77 + t5_length, D) and `pooled` (B, P), differentiable in the CLIPs."""
+        config: Mapping[str, Any] = self.denoiser.config  # type: ignore[assignment]
+        return sd35_text.encode(
+            self.text_encoders,
+            tokens,
+            pooled_width=config["pooled_projection_dim"],
+            width=config["joint_attention_dim"],
+            t5_length=self._t5_length,
+        )
+
+    def denoise(self, x_t: Tensor, timestep: Tensor, cond: Cond) -> Tensor:
+        """As in the base class: the velocity at sigma = timestep / 1000, which stays float32 up to its sinusoids."""
+        dtype: torch.dtype = self.denoiser.proj_out.weight.dtype  # type: ignore[union-attr,assignment]  # `.dtype` walks it
+        return self.denoiser(
+            hidden_states=x_t.to(dtype),
+            timestep=timestep,
+            encoder_hidden_states=cond["text"].to(dtype),
+            pooled_projections=cond["pooled"].to(dtype),
+            return_dict=False,
+        )[0]
+
+    def pipeline(self, scheduler: str = "auto", sampling: Mapping[str, Any] | None = None) -> StableDiffusion3Pipeline:
+        """As in the base class. Call it with `max_sequence_length=backbone.t5_length` to read prompts as in training.
+
+        diffusers draws a prompt only where both CLIPs are there; `sampling.paint` draws without, too.
+        """
+        from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+
+        from ..sampling import sampler
+
+        pairs = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "text_encoder_3": "tokenizer_3"}
+        words = {short: self.tokenizers.get(name) for name, short in pairs.items()}
+        encoders = {name: self.text_encoders.get(name) for name in pairs}
+        return StableDiffusion3Pipeline(
+            transformer=self.denoiser,  # type: ignore[arg-type]
+            vae=self.vae,
+            scheduler=sampler(self.scheduler, scheduler, sampling or {}),  # type: ignore[arg-type]
+            **encoders,  # type: ignore[arg-type]
+            **words,  # type: ignore[arg-type]
+        )

@@ -1,0 +1,131 @@
+"""What SD3.5's text encoders make of a prompt: two CLIPs side by side, T5 behind them (Esser et al. 2024, fig. 2)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError
+from ..types import Cond, Tokens
+from .clip_tokenizer import AGAIN, token_rows
+from .loading import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor, nn
+    from transformers import T5TokenizerFast
+
+CLIPS = ("text_encoder", "text_encoder_2")
+T5 = "text_encoder_3"
+END, PAD = "</s>", "<pad>"
+
+
+def load_t5_tokenizer(folder: Path) -> T5TokenizerFast:
+    """From tokenizer.json, which needs no sentencepiece.
+
+    Raises: DataError naming what is absent or damaged.
+    """
+    from transformers import T5TokenizerFast
+
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise DataError(
+            f"{path}: the base model lacks this file", f"{AGAIN}, or set backbone.t5 to false to do without T5"
+        )
+    model = read_json(path).get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocabulary, list) or not all(_scored(entry) for entry in vocabulary):
+        raise DataError(f"{path}: describes no unigram vocabulary, so it is not T5's", AGAIN)
+    lacking = {END, PAD} - {entry[0] for entry in vocabulary}
+    if lacking:
+        raise DataError(f"{path}: not T5's vocabulary: {', '.join(sorted(lacking))} is missing", AGAIN)
+    return T5TokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def _scored(entry: object) -> bool:
+    return isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], (int, float))
+
+
+def t5_fingerprint(tokenizer: T5TokenizerFast) -> str:
+    """sha256 of what decides a prompt's ids."""
+    tree = json.loads(tokenizer.backend_tokenizer.to_str())
+    decides = {key: value for key, value in tree.items() if key not in ("truncation", "padding", "version")}
+    facts = [decides, tokenizer.eos_token, tokenizer.pad_token]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def t5_rows(tokenizer: Any, prompts: Sequence[str], length: int) -> tuple[list[list[int]], list[str]]:
+    """Ids of each prompt with the end mark, padded to `length`; and the text that did not fit."""
+    rows, cut = [], []
+    for prompt in prompts:
+        found = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ids, offsets = found["input_ids"], found["offset_mapping"]
+        kept = ids[: length - 1]
+        row = [*kept, tokenizer.eos_token_id]
+        rows.append(row + [tokenizer.pad_token_id] * (length - len(row)))
+        cut.append(prompt[offsets[len(kept) - 1][1] :].strip() if len(ids) > len(kept) else "")
+    return rows, cut
+
+
+def tokenize(
+    tokenizers: Mapping[str, Any], encoders: Mapping[str, nn.Module], prompts: Sequence[str], t5_length: int
+) -> Tokens:
+    """As `DiffusionModel.tokenize`; cut is what none of the encoders reads, for T5 reads on where the CLIPs end."""
+    import torch
+
+    ids, cuts = {}, []
+    for name, encoder in encoders.items():
+        if name == T5:
+            rows, cut = t5_rows(tokenizers[name], prompts, t5_length)
+        else:
+            rows, cut = token_rows(tokenizers[name], prompts, encoder.config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
+        ids[name] = torch.tensor(rows, dtype=torch.int64)
+        cuts.append(cut)
+    return Tokens(ids, tuple(min(lost, key=len) for lost in zip(*cuts, strict=True)))
+
+
+def encode(
+    encoders: Mapping[str, nn.Module], tokens: Tokens, *, pooled_width: int, width: int, t5_length: int
+) -> Cond:
+    """`text` (B, 77 + t5_length, D) and `pooled` (B, P), as StableDiffusion3Pipeline.encode_prompt makes them.
+
+    Each CLIP gives its last layer but one, without the final norm, and its projected vector at the end mark. The two
+    stand side by side, are padded with zeros to T5's width and followed by T5's tokens. An encoder that is not there is
+    zeros: T5 as in the pipeline, a CLIP as in the paper's dropout of encoders.
+
+    Args:
+        encoders: those that are there, by name; at least one CLIP.
+        tokens: ids by encoder.
+        pooled_width: P, of both CLIPs together.
+        width: D, of T5.
+        t5_length: tokens of T5's zeros.
+    """
+    import torch
+
+    found = {name: _clip(encoders[name], tokens.ids[name]) for name in CLIPS if name in encoders}
+    layer, vector = next(iter(found.values()))
+    gap = pooled_width - sum(pooled.shape[-1] for _, pooled in found.values())
+    lacking = layer.new_zeros(*layer.shape[:2], gap), vector.new_zeros(len(vector), gap)  # as wide as its vector is
+    layers, pooled = zip(*(found.get(name, lacking) for name in CLIPS), strict=True)
+    if T5 in encoders:
+        with torch.no_grad():  # it never trains
+            behind = encoders[T5](tokens.ids[T5].to(_device(encoders[T5])))[0]
+    else:
+        behind = layer.new_zeros(len(layer), t5_length, width)
+    before = torch.cat(layers, -1)  # (B, 77, D of both CLIPs)
+    before = torch.nn.functional.pad(before, (0, width - before.shape[-1]))
+    return Cond({"text": torch.cat([before, behind], -2), "pooled": torch.cat(pooled, -1)})
+
+
+def _clip(encoder: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, L, D) of the last layer but one, and (B, P) projected at the end mark."""
+    found = encoder(ids.to(_device(encoder)), output_hidden_states=True)
+    return found.hidden_states[-2], found.text_embeds
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
