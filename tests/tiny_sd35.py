@@ -5,13 +5,25 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-TRANSFORMER = dict(
-    sample_size=8, patch_size=2, in_channels=16, num_layers=3, attention_head_dim=8, num_attention_heads=3,
-    joint_attention_dim=48, caption_projection_dim=24, pooled_projection_dim=40, out_channels=16,
-    pos_embed_max_size=16, dual_attention_layers=(0, 1), qk_norm="rms_norm",
-)  # fmt: skip
+TRANSFORMER = {
+    "sample_size": 8, "patch_size": 2, "in_channels": 16, "out_channels": 16, "num_layers": 3,
+    "attention_head_dim": 8, "num_attention_heads": 3, "joint_attention_dim": 48, "caption_projection_dim": 24,
+    "pooled_projection_dim": 40, "pos_embed_max_size": 16, "dual_attention_layers": (0, 1), "qk_norm": "rms_norm",
+}  # fmt: skip
 
-PIECES = ["a", "photo", "of", "dog", "cat", "red", "blue", "cup", "on", "grass", *"bcdefghijklmnopqrstuvwxyz.,0123456789"]
+PIECES = [
+    "a",
+    "photo",
+    "of",
+    "dog",
+    "cat",
+    "red",
+    "blue",
+    "cup",
+    "on",
+    "grass",
+    *"bcdefghijklmnopqrstuvwxyz.,0123456789",
+]
 
 
 def load_sd35(model: str | Path, **keys: object):
@@ -27,8 +39,12 @@ def load_sd35(model: str | Path, **keys: object):
 def write_sd35(folder: Path, **transformer: object) -> Path:
     """Write the model; `transformer` overrides its configuration. Weights depend on nothing but these."""
     import torch
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
-    from diffusers import StableDiffusion3Pipeline
+    from diffusers import (
+        AutoencoderKL,
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Pipeline,
+    )
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, T5Config, T5EncoderModel
 
     from tuner import toybox
@@ -69,7 +85,11 @@ def write_sd35(folder: Path, **transformer: object) -> Path:
     for name, pad in (("tokenizer", "<|endoftext|>"), ("tokenizer_2", "!")):
         shutil.rmtree(folder / name)
         shutil.copytree(words, folder / name)
-        said = (words / "tokenizer_config.json").read_text().replace('"pad_token": "<|endoftext|>"', f'"pad_token": "{pad}"')
+        said = (
+            (words / "tokenizer_config.json")
+            .read_text()
+            .replace('"pad_token": "<|endoftext|>"', f'"pad_token": "{pad}"')
+        )
         (folder / name / "tokenizer_config.json").write_text(said)
         (folder / name / "special_tokens_map.json").unlink(missing_ok=True)
     return folder
@@ -88,9 +108,9 @@ def spread(module) -> None:
 
 def t5_tokenizer():
     """A unigram tokenizer over a few words and every letter."""
-    from transformers import T5TokenizerFast
+    from transformers import T5Tokenizer
 
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
     vocabulary += [(f"▁{piece}", -3.0) for piece in PIECES if len(piece) > 1]
     vocabulary += [(piece, -6.0) for piece in PIECES if len(piece) == 1]
-    return T5TokenizerFast(vocab=vocabulary, extra_ids=0)
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0)

@@ -7,12 +7,15 @@ import copy
 import pytest
 import torch
 
+from tuner import toybox
 from tuner.adapters import Adapter
 from tuner.backbones import Backbone
 from tuner.data.sources import PriorSource, Source
 from tuner.draws import Draws
 from tuner.loop import accumulate, update
 from tuner.objectives import Objective
+from tuner.objectives.flow_levels import Density, Shift
+from tuner.objectives.flow_weights import Weighting
 from tuner.optim.optimizers import Optimizer
 from tuner.optim.schedules import Schedule
 from tuner.part_types import part_types
@@ -25,9 +28,19 @@ from tuner.tasks import Task
 from tuner.training import Training
 from tuner.types import Batch
 
-FAMILIES = [Backbone, Adapter, Task, Objective, Optimizer, Schedule]
+FAMILIES = [Backbone, Adapter, Task, Objective, Optimizer, Schedule, Density, Shift, Weighting]
 CPU = torch.device("cpu")
 UNITS = 2
+
+
+@pytest.fixture(autouse=True, scope="module")
+def sd35_stand_in(sd35_folder):
+    """A tiny random model where the toybox has no sd35 of its own."""
+    real = toybox.folder
+    patch = pytest.MonkeyPatch()
+    patch.setattr(toybox, "folder", lambda name: real(name) if real(name).is_dir() else sd35_folder)
+    yield
+    patch.undo()
 
 
 def variants(family: type[Choice]) -> list[Part]:

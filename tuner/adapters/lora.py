@@ -38,7 +38,8 @@ class LoRA(Adapter, name="lora"):
     alpha: float | None = Field(default=None, gt=0, le=4096)
     """Scale numerator: the update is alpha / rank * B A; null means alpha = rank."""
     where: Site | Patterns = "attention"
-    """Layers of the denoiser: cross_attention, attention, attention_mlp, all_linear, or a list of name endings."""
+    """Layers of the denoiser: cross_attention (on sd35 the text's projections into the joint attention), attention,
+    attention_mlp, all_linear, or a list of name endings."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the update's inputs zeroed in training."""
     init: Literal["gaussian", "kaiming"] = "gaussian"
@@ -57,7 +58,8 @@ class LoRA(Adapter, name="lora"):
         counts = []
         for component, linears in layout.linears.items():
             if component in backbone.text_components:
-                hits = {"attention": backbone.matching_text(linears)} if self.trains_text() else {}
+                names = backbone.matching_text(linears) if self.trains_text() else ()
+                hits = {"attention": names} if names else {}  # not every text encoder trains
             else:
                 hits = backbone.matching(self.where, linears)
             for pattern, names in hits.items():
@@ -82,7 +84,8 @@ class LoRA(Adapter, name="lora"):
         if self.trains_text():
             for component, encoder in model.text_encoders.items():
                 names = [name for name, m in encoder.named_modules() if isinstance(m, nn.Linear)]
-                targets[component] = (encoder, sorted(model.backbone.matching_text(names)))
+                if matched_text := sorted(model.backbone.matching_text(names)):
+                    targets[component] = (encoder, matched_text)
         for module, names in targets.values():
             config = LoraConfig(
                 r=self.rank,

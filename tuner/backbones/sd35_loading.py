@@ -16,7 +16,7 @@ from .sd35_model import SD35Model
 from .sd35_text import CLIPS, T5, load_t5_tokenizer, t5_fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
@@ -50,7 +50,9 @@ def load(backbone: SD35, *, device: torch.device, dtype: torch.dtype) -> SD35Mod
         if not place.is_dir():
             raise DataError(f"backbone.model: no {TOYBOX} of {backbone.key} ships here", "give a folder or a Hub id")
     else:
-        place = locate(backbone.model, backbone.revision, patterns(backbone), lambda folder: _complete(backbone, folder))
+        place = locate(
+            backbone.model, backbone.revision, patterns(backbone), lambda folder: _complete(backbone, folder)
+        )
     if not place.is_file():
         found = survey(backbone, place)
         tensors = loading.read_tensors(found.files["transformer"])
@@ -113,7 +115,8 @@ def survey(backbone: SD35, folder: Path, *, transformer: bool = True) -> Found:
     names = [name for name in names if name not in missing]
     if not set(CLIPS) & set(names):
         raise DataError(
-            f"{folder}: holds no CLIP text encoder, which the pooled vector comes from", "download the whole model again"
+            f"{folder}: holds no CLIP text encoder, which the pooled vector comes from",
+            "download the whole model again",
         )
     configs: dict[str, Mapping[str, Any]] = {n: loading.read_json(folder / n / "config.json") for n in names}
     files = {name: loading.require_weights(folder / name) for name in names}
@@ -144,7 +147,8 @@ def assemble(
     for name, module in build(found).items():
         tensors = transformer if name == "transformer" else loading.read_tensors(found.files[name])
         kind = torch.float32 if name == "vae" else dtype
-        source = found.files[name][0].parent if name != "transformer" or len(found.files[name]) > 1 else found.files[name][0]
+        files = found.files[name]
+        source = files[0] if name == "transformer" and len(files) == 1 else files[0].parent
         own = _rename(name, tensors)
         surplus = TEXT_SURPLUS if name in CLIPS else ()
         modules[name] = loading.fill(module, own, source, device=device, dtype=kind, surplus=surplus)
@@ -155,9 +159,7 @@ def assemble(
         return digest(found.configs[name], found.files[name], _extra(name, found.tokenizers))
 
     notes, warnings = describe(found.configs["transformer"], dtype)
-    return SD35Model(
-        backbone, modules, found.tokenizers, found.scheduler, identify, [*notes, *found.notes], warnings
-    )
+    return SD35Model(backbone, modules, found.tokenizers, found.scheduler, identify, [*notes, *found.notes], warnings)
 
 
 def describe(config: Mapping[str, Any], dtype: torch.dtype) -> tuple[list[str], list[str]]:
@@ -165,7 +167,8 @@ def describe(config: Mapping[str, Any], dtype: torch.dtype) -> tuple[list[str], 
     import torch
 
     dual = len(config.get("dual_attention_layers") or ())
-    blocks = f"transformer: {config['num_layers']} blocks" + (f", {dual} of them with a second attention" if dual else "")
+    blocks = f"transformer: {config['num_layers']} blocks"
+    blocks += f", {dual} of them with a second attention" if dual else ""
     if config.get("qk_norm"):
         return [f"{blocks}; queries and keys are normalised (RMSNorm)"], []
     warning = (
@@ -189,7 +192,7 @@ def build(found: Found) -> dict[str, nn.Module]:
     _require_fit(found)
     try:
         with torch.device("meta"):  # its table of positions, half a gigabyte, is in the file
-            modules: dict[str, nn.Module] = {"transformer": SD3Transformer2DModel.from_config(dict(configs["transformer"]))}
+            modules: dict[str, Any] = {"transformer": SD3Transformer2DModel.from_config(dict(configs["transformer"]))}
         with loading.empty():
             modules["vae"] = AutoencoderKL.from_config(dict(configs["vae"]))
             for name in CLIPS:
@@ -226,10 +229,10 @@ def _require_fit(found: Found) -> None:
             )
     factor = 2 ** (len(vae.get("block_out_channels") or ()) - 1) * transformer.get("patch_size", 1)
     if MULTIPLE_PX % factor:
-        raise DataError(f"{found.source}: a patch is {factor:g} px wide, which does not divide {MULTIPLE_PX}", AGAIN_KIND)
-
-
-AGAIN_KIND = "this is another kind of model"
+        raise DataError(
+            f"{found.source}: a patch is {factor:g} px wide, which does not divide {MULTIPLE_PX}",
+            "this is another kind of model",
+        )
 
 
 def _rename(component: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -248,7 +251,7 @@ def _under_text_model(key: str) -> str:
 
 
 def _finish_t5(module: nn.Module, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
-    """One table of words instead of two; and in fp16 the layers that overflow stay float32, as transformers keeps them."""
+    """One table of words instead of two; and in fp16 the layers that overflow stay float32, as in transformers."""
     import torch
 
     module.encoder.embed_tokens.weight = module.shared.weight  # type: ignore[union-attr]

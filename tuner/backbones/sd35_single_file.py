@@ -48,7 +48,9 @@ def read_transformer(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         found = convert_sd3_transformer_checkpoint_to_diffusers(own)  # it takes out of `own` what it finds
     except (KeyError, ValueError, IndexError, RuntimeError) as error:
-        raise DataError(f"{path}: a weight of the transformer is missing: {error}", "download this file again") from error
+        raise DataError(
+            f"{path}: a weight of the transformer is missing: {error}", "download this file again"
+        ) from error
     if own:
         raise DataError(
             f"{path}: {len(own)} weights of its transformer have no place in SD3.5, such as {min(own)}",
@@ -136,4 +138,6 @@ def _config(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]
             "sample_size": 128,
         }
     except (KeyError, ValueError, IndexError) as error:
-        raise DataError(f"{path}: a weight that tells its size is missing or misshapen: {error}", "download it again") from error
+        raise DataError(
+            f"{path}: a weight that tells its size is missing or misshapen: {error}", "download it again"
+        ) from error

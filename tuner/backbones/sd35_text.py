@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
     import torch
     from torch import Tensor, nn
-    from transformers import T5TokenizerFast
+    from transformers import T5Tokenizer
 
 CLIPS = ("text_encoder", "text_encoder_2")
 T5 = "text_encoder_3"
 END, PAD = "</s>", "<pad>"
 
 
-def load_t5_tokenizer(folder: Path) -> T5TokenizerFast:
+def load_t5_tokenizer(folder: Path) -> T5Tokenizer:
     """From tokenizer.json, which needs no sentencepiece.
 
     Raises: DataError naming what is absent or damaged.
     """
-    from transformers import T5TokenizerFast
+    from transformers import T5Tokenizer
 
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -43,14 +43,16 @@ def load_t5_tokenizer(folder: Path) -> T5TokenizerFast:
     lacking = {END, PAD} - {entry[0] for entry in vocabulary}
     if lacking:
         raise DataError(f"{path}: not T5's vocabulary: {', '.join(sorted(lacking))} is missing", AGAIN)
-    return T5TokenizerFast.from_pretrained(folder, local_files_only=True)
+    return T5Tokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def _scored(entry: object) -> bool:
-    return isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], (int, float))
+    return (
+        isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], (int, float))
+    )
 
 
-def t5_fingerprint(tokenizer: T5TokenizerFast) -> str:
+def t5_fingerprint(tokenizer: T5Tokenizer) -> str:
     """sha256 of what decides a prompt's ids."""
     tree = json.loads(tokenizer.backend_tokenizer.to_str())
     decides = {key: value for key, value in tree.items() if key not in ("truncation", "padding", "version")}
@@ -88,9 +90,7 @@ def tokenize(
     return Tokens(ids, tuple(min(lost, key=len) for lost in zip(*cuts, strict=True)))
 
 
-def encode(
-    encoders: Mapping[str, nn.Module], tokens: Tokens, *, pooled_width: int, width: int, t5_length: int
-) -> Cond:
+def encode(encoders: Mapping[str, nn.Module], tokens: Tokens, *, pooled_width: int, width: int, t5_length: int) -> Cond:
     """`text` (B, 77 + t5_length, D) and `pooled` (B, P), as StableDiffusion3Pipeline.encode_prompt makes them.
 
     Each CLIP gives its last layer but one, without the final norm, and its projected vector at the end mark. The two
