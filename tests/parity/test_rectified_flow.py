@@ -184,7 +184,7 @@ def test_the_velocity_error_is_the_epsilon_form_of_flow_matching(density):
     weight = -0.5 * rate * b**2
     theirs = (-0.5 * weight * rate * (eps - batch.draws["noise"]).square()).flatten(1).mean(1)
     assert torch.allclose(noised.losses(velocity), theirs, rtol=1e-11, atol=0)
-    assert torch.allclose(weight, t / (1 - t), rtol=1e-11), "the w of rectified flow in the paper's table"
+    assert torch.allclose(weight, t / (1 - t), rtol=1e-11), "the weight of rectified flow, sec. 3.1"
 
 
 def pdf_logit_normal(t, m, s):

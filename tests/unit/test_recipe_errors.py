@@ -40,7 +40,7 @@ def test_the_good_one_is_read():
         ("path: photos/", "pth: photos/", "r.yaml:5:14: data.instance.pth: unknown key; did you mean 'path'?"),
         ("task: dreambooth", "task: dreamboth", "r.yaml:3:7: task: unknown task 'dreamboth'; did you mean 'dreambooth'?"),
         ("name: lora", "name: lara", "r.yaml:2:19: adapters.0.name: unknown adapter 'lara'; did you mean 'lora'?"),
-        ("name: sd15, ", "", "r.yaml:1:1: backbone: this backbone has no `name`; there is sd15"),
+        ("name: sd15, ", "", "r.yaml:1:1: backbone: this backbone has no `name`; there is sd15, sd35"),
         (", model: some/model", "", "r.yaml:1:1: backbone.model: is missing"),
         ("backbone: {name: sd15, model: some/model}", "", "r.yaml:2:1: backbone: is missing"),
         ("steps: 800", 'steps: "800"', "r.yaml:7:16: train.steps: must be a whole number, not text '800'; take the quotes (or the leading zero) away"),

@@ -101,7 +101,7 @@ def test_an_override_can_mend_the_file():
         ("data.instance.caption=dog: a", "override 'data.instance.caption=dog: a': data.instance.caption: must be text, not a mapping"),
         ("data.instance.0.pth=x", "override 'data.instance.0.pth=x': data.instance.pth: unknown key; did you mean 'path'?"),
         ("adapters.1.rank=3", "override 'adapters.1.rank=3': adapters"),
-        ("objective.min_snr_gamma=5", "override 'objective.min_snr_gamma=5': objective: this objective has no `name`; there is ddpm"),
+        ("objective.min_snr_gamma=5", "override 'objective.min_snr_gamma=5': objective: this objective has no `name`; there is ddpm, rectified_flow"),
         ("task=finetun", "override 'task=finetun': task: unknown task 'finetun'; did you mean 'finetune'?"),
         ("data.crop.x=1", "override 'data.crop.x=1': data.crop: must be one of"),
     ],

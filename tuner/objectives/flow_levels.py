@@ -62,7 +62,7 @@ class Mode(Density, name="mode"):
     """Every level, the middle (scale above 0) or the ends (below 0) more often (Esser et al. 2024, sec. 3.1)."""
 
     scale: float = Field(default=1.29, ge=-1, le=1.75)  # up to 2 / (pi - 2), where the quantile stops rising
-    """How much more often; 0 is uniform, and 1.29 was the paper's best."""
+    """How much more often; 0 is uniform, 1.29 usual."""
 
     def quantile(self, level: Tensor) -> Tensor:
         # The paper's 1 - u - s (cos^2(pi/2 u) - 1 + u) at u = 1 - level: it falls with u, this rises with the level.
