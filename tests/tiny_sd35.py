@@ -11,19 +11,8 @@ TRANSFORMER = {
     "pooled_projection_dim": 40, "pos_embed_max_size": 16, "dual_attention_layers": (0, 1), "qk_norm": "rms_norm",
 }  # fmt: skip
 
-PIECES = [
-    "a",
-    "photo",
-    "of",
-    "dog",
-    "cat",
-    "red",
-    "blue",
-    "cup",
-    "on",
-    "grass",
-    *"bcdefghijklmnopqrstuvwxyz.,0123456789",
-]
+WORDS = ("a", "photo", "of", "dog", "cat", "red", "blue", "cup", "on", "grass")
+LETTERS = "abcdefghijklmnopqrstuvwxyz.,0123456789"
 
 
 def load_sd35(model: str | Path, **keys: object):
@@ -111,6 +100,6 @@ def t5_tokenizer():
     from transformers import T5Tokenizer
 
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    vocabulary += [(f"▁{piece}", -3.0) for piece in PIECES if len(piece) > 1]
-    vocabulary += [(piece, -6.0) for piece in PIECES if len(piece) == 1]
+    vocabulary += [(f"▁{word}", -3.0) for word in WORDS]
+    vocabulary += [(letter, -6.0) for letter in LETTERS]
     return T5Tokenizer(vocab=vocabulary, extra_ids=0)
