@@ -75,7 +75,7 @@ def sampler(base: Mapping[str, Any], name: str, sampling: Mapping[str, Any]) -> 
     Args:
         base: the base model's `scheduler_config.json`.
         name: as for `choose`.
-        sampling: overrides from the objective (`BoundObjective.sampling`).
+        sampling: overrides from the objective (`BoundObjective.sampling_at`).
 
     Raises: UsageError where that sampler cannot draw this base.
     """
@@ -132,12 +132,11 @@ def paint(
     """
     import torch
 
-    overrides = {} if objective is None else objective.sampling()
     found: dict[int, Image] = {}
     with torch.no_grad(), _at_work(model) as device:  # inference mode would mark weights that move
         for group in _groups(shots, batch):
             picked = [shots[index] for index in group]
-            latents = _draw(model, picked, overrides, device)
+            latents = _draw(model, picked, objective, device)
             _require_finite(latents, picked)
             for index, latent in zip(group, latents, strict=True):
                 found[index] = to_picture(model.decode_latents(latent[None])[0])
@@ -154,7 +153,9 @@ def _groups(shots: Sequence[Shot], batch: int) -> Iterator[list[int]]:
             yield members[start : start + batch]
 
 
-def _draw(model: DiffusionModel, shots: Sequence[Shot], overrides: Mapping[str, Any], device: torch.device) -> Tensor:
+def _draw(
+    model: DiffusionModel, shots: Sequence[Shot], objective: BoundObjective | None, device: torch.device
+) -> Tensor:
     """Latents of shots alike in size, steps, guidance and sampler, (B, C, h, w) float32."""
     import torch
 
@@ -163,10 +164,10 @@ def _draw(model: DiffusionModel, shots: Sequence[Shot], overrides: Mapping[str, 
     first = shots[0]
     guided = first.guidance > 1
     prompts = [shot.negative for shot in shots] * guided + [shot.prompt for shot in shots]
-    noise = [start_noise(model, shot) for shot in shots]
-    steps = sampler(model.scheduler, first.scheduler, overrides)
-    x_t = torch.stack(noise).to(device)
-    set_timesteps(steps, first.steps, (x_t.shape[-2], x_t.shape[-1]), device)
+    x_t = torch.stack([start_noise(model, shot) for shot in shots]).to(device)
+    h, w = x_t.shape[-2:]
+    steps = sampler(model.scheduler, first.scheduler, {} if objective is None else objective.sampling_at(h, w))
+    set_timesteps(steps, first.steps, (h, w), device)
     flow = is_flow(model.scheduler)  # whose scheduler scales neither the first noise nor what the denoiser sees
     if not flow:
         x_t = x_t * steps.init_noise_sigma  # type: ignore[attr-defined]

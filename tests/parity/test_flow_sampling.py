@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -77,7 +78,8 @@ def test_paint_is_the_pipeline(sd35_model, sd35_folder, shift, size):
     flow = bound(SHIFTS[shift])
     theirs = StableDiffusion3Pipeline.from_pretrained(sd35_folder, local_files_only=True)
     theirs.set_progress_bar_config(disable=True)
-    theirs.scheduler = FlowMatchEulerDiscreteScheduler.from_config({**theirs.scheduler.config, **flow.sampling()})
+    told = flow.sampling() if shift != "resolution" else {"shift": math.sqrt(size[0] * size[1] / 8**2 / 4 / 256)}
+    theirs.scheduler = FlowMatchEulerDiscreteScheduler.from_config({**theirs.scheduler.config, **told})
     shot = Shot("a photo of a dog", "a red cup", 3, size, 5, 4.5)
     (ours,) = paint(sd35_model, [shot], objective=flow)
     expected = theirs(
@@ -111,7 +113,10 @@ def test_the_runs_shift_reaches_the_sampler_and_nothing_else_does():
     config = sampler(FLOW | {"use_dynamic_shifting": True}, "auto", bound(None).sampling()).config
     assert (config["shift"], config["use_dynamic_shifting"]) == (3.0, False)
     assert sampler(FLOW, "auto", bound(SHIFTS["none"]).sampling()).config["shift"] == 1.0
-    assert bound(SHIFTS["resolution"]).sampling() == {}
+    assert bound(SHIFTS["resolution"]).sampling() == {}, "what no configuration can say"
+    assert bound(SHIFTS["resolution"]).sampling_at(128, 128)["shift"] == 4.0
+    for same in ("none", "dynamic"):
+        assert bound(SHIFTS[same]).sampling_at(128, 128) == bound(SHIFTS[same]).sampling()
     for levels in ("uniform", "mode", "cosmap"):
         made = Objective.read({"name": "rectified_flow", "levels": levels, "weighting": "cosmap"})
         assert made.bind(FLOW, CPU).sampling() == bound(None).sampling()

@@ -109,7 +109,7 @@ def _settings(
         "guidance": source.guidance,
         "seed": source.seed,
         "scheduler": choose(model.scheduler, SCHEDULER),
-        "sampling": dict(objective.sampling()),
+        "sampling": dict(objective.sampling_at(size[1] // model.factor, size[0] // model.factor)),
     }
 
 

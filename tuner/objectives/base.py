@@ -50,3 +50,7 @@ class BoundObjective(ABC):
     @abstractmethod
     def sampling(self) -> Mapping[str, Any]:
         """What a sampler's scheduler configuration must say to match the training."""
+
+    def sampling_at(self, h: int, w: int) -> Mapping[str, Any]:
+        """`sampling` for latents (C, h, w): a rule that goes by size may be more than a configuration can say."""
+        return self.sampling()

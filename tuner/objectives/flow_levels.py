@@ -100,7 +100,11 @@ class Shift(Choice):
 
     @abstractmethod
     def sampling(self) -> Mapping[str, Any]:
-        """What a flow scheduler's configuration must say to shift in the same way."""
+        """What a flow scheduler's configuration must say to shift in the same way, as far as it can."""
+
+    def sampling_at(self, h: int, w: int) -> Mapping[str, Any]:
+        """The same for latents (C, h, w) alone."""
+        return self.sampling()
 
 
 class ConstantShift(Shift, name="constant"):
@@ -126,7 +130,10 @@ class ResolutionShift(Shift, name="resolution"):
         return math.sqrt(tokens(h, w) / self.base_tokens)
 
     def sampling(self) -> Mapping[str, Any]:
-        return {}  # no scheduler knows this rule, so the base's own stands
+        return {}  # no configuration can say this rule; where the size is not known the base's own shift stands
+
+    def sampling_at(self, h: int, w: int) -> Mapping[str, Any]:
+        return {"shift": self.factor(h, w), "use_dynamic_shifting": False}
 
 
 class DynamicShift(Shift, name="dynamic"):

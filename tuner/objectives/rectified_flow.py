@@ -95,3 +95,6 @@ class BoundRectifiedFlow(BoundObjective):
 
     def sampling(self) -> Mapping[str, Any]:
         return self.objective.shift.sampling()
+
+    def sampling_at(self, h: int, w: int) -> Mapping[str, Any]:
+        return self.objective.shift.sampling_at(h, w)
