@@ -118,6 +118,11 @@ def survey(backbone: SD35, folder: Path, *, transformer: bool = True) -> Found:
             f"{folder}: holds no CLIP text encoder, which the pooled vector comes from",
             "download the whole model again",
         )
+    if T5 in names and not (folder / T5).is_dir():
+        raise DataError(
+            f"{folder / T5}: the base model lacks this component",
+            "download the whole model again, or set backbone.t5 to false to do without T5",
+        )
     configs: dict[str, Mapping[str, Any]] = {n: loading.read_json(folder / n / "config.json") for n in names}
     files = {name: loading.require_weights(folder / name) for name in names}
     words: dict[str, Any] = {}
