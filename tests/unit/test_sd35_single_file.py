@@ -86,7 +86,9 @@ def wide_folder(tmp_path_factory):
 
 def single(folder, path, *, prefix=PREFIX, change=lambda tensors: None):
     tensors = load_file(folder / "transformer/diffusion_pytorch_model.safetensors")
-    found = original(tensors, 1 + max(int(key.split(".")[1]) for key in tensors if key.startswith("transformer_blocks.")))
+    found = original(
+        tensors, 1 + max(int(key.split(".")[1]) for key in tensors if key.startswith("transformer_blocks."))
+    )
     change(found)
     save_file({prefix + key: value for key, value in found.items()}, path)
     return path

@@ -71,7 +71,9 @@ def test_presets_leave_embedders_and_output_alone():
 
 def test_both_clips_train_and_t5_never(sd35_model):
     adapter = Adapter.read({"name": "lora", "rank": 2, "text_encoder_lr": 1e-4})
-    layers = {n: [k for k, m in e.named_modules() if isinstance(m, nn.Linear)] for n, e in sd35_model.text_encoders.items()}
+    layers = {
+        n: [k for k, m in e.named_modules() if isinstance(m, nn.Linear)] for n, e in sd35_model.text_encoders.items()
+    }
     hits = {name: PART.matching_text(found) for name, found in layers.items()}
     assert {name: len(found) for name, found in hits.items()} == {
         "text_encoder": 12,

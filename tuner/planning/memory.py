@@ -125,7 +125,7 @@ def weights(load: Load, itemsize: int) -> dict[str, int]:
     """Bytes of the frozen components; the VAE is always float32."""
     sizes = dict(load.layout.parameters)
     vae = sizes.pop("vae") * 4
-    text = sum(sizes.pop(name) for name in load.text_components) * itemsize
+    text = sum(sizes.pop(name, 0) for name in load.text_components) * itemsize  # a base may do without one
     return {"denoiser": sum(sizes.values()) * itemsize, "VAE": vae, "text encoder": text}
 
 
