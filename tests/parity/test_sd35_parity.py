@@ -256,6 +256,15 @@ def test_a_sixteen_bit_prediction_is_the_pipelines(sd35_folder):
         assert torch.equal(low.denoise(x_t, t, cond), found)
 
 
+def test_t5_computes_in_its_own_type_under_autocast(model):
+    """In fp16 its widest layers overflow."""
+    want = ours(model, PROMPTS)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = ours(model, PROMPTS)[0]
+    assert torch.equal(found[:, 77:], want[:, 77:])
+    assert not torch.equal(found[:, :77], want[:, :77])
+
+
 def test_the_table_of_words_of_t5_is_in_memory_once(model):
     t5 = model.text_encoders["text_encoder_3"]
     assert t5.encoder.embed_tokens.weight is t5.shared.weight

@@ -151,6 +151,8 @@ def test_the_toybox_is_loaded_or_says_that_it_is_not_there():
         assert load_sd35("toybox").text_encoders
     else:
         refused("toybox", "toybox", "sd35")
+        with pytest.raises(DataError, match="no toybox model of sd35"):
+            Backbone.read({"name": "sd35", "model": "toybox"}).layout()
 
 
 def test_pickles_alone_are_refused_and_not_opened(folder, monkeypatch):

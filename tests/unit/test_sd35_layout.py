@@ -101,6 +101,7 @@ def test_dropping_t5_drops_its_parameters_and_keeps_its_place():
     assert set(full.parameters) - set(without.parameters) == {"text_encoder_3"}
     assert (full.factor, full.channels, full.tokens, full.text_width) == (8, 16, 77 + 256, 4096)
     assert without.tokens == full.tokens, "its zeros are as long"
+    assert (full.caption_tokens, without.caption_tokens) == (256, 77), "but hold no caption"
     assert backbone("medium", t5_length=77).layout().tokens == 154
 
 

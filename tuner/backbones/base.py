@@ -45,6 +45,8 @@ class Layout:
     """The square side that `activation_bytes` was counted at."""
     text_width: int | None = None
     """Width D of the text that the denoiser takes; None where it is the input of the layers at `context_kv`."""
+    caption_tokens: int | None = None
+    """Of `tokens`, those that a caption may fill; None where it is all of them."""
 
 
 class Backbone(Choice):

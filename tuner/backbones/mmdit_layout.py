@@ -71,6 +71,7 @@ def layout(configs: Mapping[str, Mapping[str, Any]], *, t5_length: int) -> Layou
         activation_bytes=_activation_bytes(configs, clip_length(configs) + t5_length),
         activation_px=ACTIVATION_PX,
         text_width=configs["transformer"]["joint_attention_dim"],
+        caption_tokens=max(clip_length(configs), t5_length if "text_encoder_3" in configs else 0),
     )
 
 

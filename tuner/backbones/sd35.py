@@ -93,11 +93,10 @@ class SD35(Backbone, name="sd35"):
 
     def _configs(self) -> Mapping[str, Mapping[str, Any]]:
         """Configuration by component: the toybox's, the folder's, the Hub cache's, else the published ones."""
-        from .. import toybox
         from .mmdit_layout import configs
 
         found: dict[str, Mapping[str, Any]] = dict(configs(_published(self.model)))
-        folder = toybox.folder(self.key) if self.model == TOYBOX else self._folder()
+        folder = toybox_folder(self.key) if self.model == TOYBOX else self._folder()
         if folder is not None:
             found = {name: tree for name, tree in found.items() if not _lacks(folder, name)}
             found |= _folder_configs(folder, found)
@@ -118,6 +117,16 @@ class SD35(Backbone, name="sd35"):
             return None
         place = Path(home).expanduser()
         return place if place.is_dir() else cached_folder(home, None if single else self.revision)
+
+
+def toybox_folder(key: str) -> Path:
+    """Where the toybox model lies. Raises: DataError where none ships."""
+    from .. import toybox
+
+    folder = toybox.folder(key)
+    if not folder.is_dir():
+        raise DataError(f"backbone.model: no {TOYBOX} model of {key} ships with tuner", "give a folder or a Hub id")
+    return folder
 
 
 def _published(model: str) -> Any:

@@ -11,7 +11,7 @@ from .clip_tokenizer import fingerprint, load_tokenizer
 from .download import locate
 from .identity import digest
 from .sd15_model import TEXT_SURPLUS
-from .sd35 import MULTIPLE_PX, TOYBOX, absent
+from .sd35 import MULTIPLE_PX, TOYBOX, absent, toybox_folder
 from .sd35_model import SD35Model
 from .sd35_text import CLIPS, T5, load_t5_tokenizer, t5_fingerprint
 
@@ -43,12 +43,8 @@ class Found:
 
 def load(backbone: SD35, *, device: torch.device, dtype: torch.dtype) -> SD35Model:
     """As `Backbone.load`: from the toybox, a folder, the Hub, or a single file."""
-    from .. import toybox
-
     if backbone.model == TOYBOX:
-        place = toybox.folder(backbone.key)
-        if not place.is_dir():
-            raise DataError(f"backbone.model: no {TOYBOX} of {backbone.key} ships here", "give a folder or a Hub id")
+        place = toybox_folder(backbone.key)
     else:
         place = locate(
             backbone.model, backbone.revision, patterns(backbone), lambda folder: _complete(backbone, folder)

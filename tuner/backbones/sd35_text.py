@@ -112,7 +112,8 @@ def encode(encoders: Mapping[str, nn.Module], tokens: Tokens, *, pooled_width: i
     lacking = layer.new_zeros(*layer.shape[:2], gap), vector.new_zeros(len(vector), gap)  # as wide as its vector is
     layers, pooled = zip(*(found.get(name, lacking) for name in CLIPS), strict=True)
     if T5 in encoders:
-        with torch.no_grad():  # it never trains
+        # It never trains; and autocast would take its widest layers to fp16, where they overflow.
+        with torch.no_grad(), torch.autocast(layer.device.type, enabled=False):
             behind = encoders[T5](tokens.ids[T5].to(_device(encoders[T5])))[0]
     else:
         behind = layer.new_zeros(len(layer), t5_length, width)

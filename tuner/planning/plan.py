@@ -132,7 +132,7 @@ def plan(
     seen = exposures(total, pictures, {role.name: role.mirrors for role in roles if role.mirrors})  # type: ignore[arg-type]
     buckets = bucket_table(scan.examples.get(first, ()), recipe.data)
     everyone = [example for examples in scan.examples.values() for example in examples]
-    captions = caption_facts(everyone, layout.tokens - 2)
+    captions = caption_facts(everyone, (layout.caption_tokens or layout.tokens) - 2)
     counts = [count for adapter in recipe.adapters for count in adapter.count(recipe.backbone, layout)]
     trainable = sum(count.parameters for count in counts)
     caches = cache_costs(recipe, layout, buckets, seen, captions, total)
