@@ -1,4 +1,7 @@
-"""What happens between two steps, in this order: log, sample, save, stop. The only place that waits for the device."""
+"""What happens between two steps, in this order: log, validate, sample, save, stop.
+
+The only place that waits for the device.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ CONTROL_EVERY_S = 0.25
 class Actions:
     """What a boundary can do, given the number of steps done."""
 
+    validate: Callable[[int], None]
     sample: Callable[[int], None]
     save: Callable[[int], None]
     commands: Callable[[], list[str]]
@@ -55,6 +59,8 @@ class Boundary:
 
     def __post_init__(self) -> None:
         self._skipped = float(self.training.guard.skipped)
+        validation = self.recipe.validation
+        self.validate_every = self._steps(validation.every) if validation else None
         self.sample_every = self._steps(self.recipe.sample.every)
         self.save_every = self._steps(self.recipe.save.every)
 
@@ -74,6 +80,8 @@ class Boundary:
             self._report(done, interval_ends=interval_ends)
         self.watcher.progress(done)
         at_once = "stop-now" in commands
+        if self._due(self.validate_every, done, last=last) and (last or not stopping):
+            self.actions.validate(done)
         if (self._due(self.sample_every, done, last=last) and not stopping) or "sample" in commands:
             self.actions.sample(done)
         if not at_once and (self._due(self.save_every, done, last=last) or last or stopping or "save" in commands):

@@ -67,7 +67,9 @@ class Console(Watcher):
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.loss = values.get("loss", self.loss)
-        if self._phase is not None:
+        if "validation_loss" in values:
+            self.say(f"step {step}: validation loss {values['validation_loss']:.4f}")
+        elif self._phase is not None:
             forms = {"loss": "loss {:.4f}", "lr": "lr {:.1e}"}
             self._phase.note = ", ".join(form.format(values[name]) for name, form in forms.items() if name in values)
 

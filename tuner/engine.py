@@ -13,6 +13,7 @@ from . import atomic, checkpoint, samples
 from .errors import Stopped, UsageError
 from .rundir import Recorder, RunDir, differences, flatten
 from .saving import Saver, missing_export, today
+from .selection import Selection
 from .signals import StopRequests, stopping_at_once
 from .watch import Watcher, Watchers
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .adapters import Attachment
+    from .best import Best
     from .boundaries import Boundary
     from .data.prepared import Prepared
     from .device import Place
@@ -38,6 +40,8 @@ class RunResult:
     """The folder with the verified files."""
     step: int
     """Optimizer steps done."""
+    best: Best | None = None
+    """The saved step with the lowest validation loss; None without validation."""
 
 
 def run(
@@ -201,6 +205,8 @@ class _Run:
         logged = recipe.task.logged(prepared.roles)
         training = Training.of(attachments, train, self.where.device, logged, scaled=self.where.scaled)
         start = self._restore(training)
+        self.selection = Selection.of(recipe, prepared.held_out, self.draws, self.place, self.watcher, training)
+        self.selection.resume(start)
         saver = Saver(
             self.place.path,
             training,
@@ -213,6 +219,7 @@ class _Run:
                 recipe,
                 training,
                 Actions(
+                    validate=lambda step: self._main(lambda: self._measure(student, training, step)),
                     sample=lambda step: self._sample(student, training, step),
                     save=lambda step: self._save(saver, step),
                     commands=self.place.control.take,
@@ -224,7 +231,15 @@ class _Run:
                 self.steps,
                 order.steps_per_epoch,
             )
-            self._main(lambda: self._catch_up(saver, boundary, start, lambda: self._draw(student, training, start)))
+            self._main(
+                lambda: self._catch_up(
+                    saver,
+                    boundary,
+                    start,
+                    draw=lambda: self._draw(student, training, start),
+                    measure=lambda: self._measure(student, training, start),
+                )
+            )
             self.watcher.phase("training", self.steps, start)
             boundary.begin()
             fit(
@@ -240,16 +255,30 @@ class _Run:
             )
         return self._finish(saver, boundary, start)
 
-    def _catch_up(self, saver: Saver, boundary: Boundary, start: int, draw: Callable[[], None]) -> None:
+    def _catch_up(
+        self,
+        saver: Saver,
+        boundary: Boundary,
+        start: int,
+        *,
+        draw: Callable[[], None],
+        measure: Callable[[], None],
+    ) -> None:
         """What belongs to step `start`: the first samples, or what a stopped or killed process left undone."""
         if start:
             checkpoint.rotate(self.place.checkpoints, start, keep=self.recipe.save.keep)
+        every = boundary.validate_every
+        # The last step's value goes onto the card of its files.
+        due = every is not None and (start % every == 0 or start == self.steps)
+        if due and not self.selection.knows(start):
+            measure()
         if start and missing_export(self.place.path, start):
             saver.export(start)
         every = boundary.sample_every
         due = every is not None and start % every == 0
         if due and not (start and samples.drawn(self.place.samples, start)):
             draw()
+        self.selection.tell()
 
     def _finish(self, saver: Saver, boundary: Boundary, start: int) -> RunResult:
         if boundary.stopped_by is not None:
@@ -259,9 +288,11 @@ class _Run:
         adapter = self.place.adapter
         if self.processes.main:
             adapter = saver.finish(self.steps)
+            self.selection.conclude()
             self.place.journal("done", step=self.steps)
         self.processes.wait()
-        return RunResult(self.place.path, adapter, self.steps)
+        best = self.selection.best() if self.processes.main else None  # the others measured nothing
+        return RunResult(self.place.path, adapter, self.steps, best)
 
     def _restore(self, training: Training) -> int:
         if self.state is None:
@@ -307,10 +338,15 @@ class _Run:
             self.watcher.samples(step, samples.draw(self.recipe, student, training, folder))
             self.watcher.phase("training", self.steps, step)
 
+    def _measure(self, student: Student, training: Training, step: int) -> None:
+        self.selection.measure(student, training, step)
+        self.watcher.phase("training", self.steps, step)
+
     def _save(self, saver: Saver, step: int) -> None:
         def save() -> None:
             saver.save(step, {})
             self.place.journal("saved", step=step)
+            self.selection.tell()
             self.watcher.phase("training", self.steps, step)
 
         self._main(save)
@@ -345,6 +381,8 @@ class _Run:
                         role: count_tags(c for e in m for c in e.captions) for role, m in prepared.examples.items()
                     },
                     "precision": self.where.precision,
+                    "validation_loss": self.selection.loss(step),
+                    "best": str(best) if (best := self.selection.best(step)) else None,
                     "seconds": round(time.monotonic() - self.began, 1),
                 },
                 recipe_text=recipe_text,

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from .data.scan import Example
     from .recipe import Recipe
 
-FREE = ("save", "sample", "log")
-"""Sections that may change between two starts of a run: they move no weight."""
+FREE = ("save", "sample", "validation", "log")
+"""Sections that may change between two starts of a run: they move no weight but by the pictures they leave."""
 
 NAMED_EXAMPLES = 2000
 """Up to this many examples are written down one by one, so that a difference can be named."""

@@ -11,9 +11,9 @@ from .adapters import Adapter
 from .backbones import Backbone
 from .data.sources import Source, as_list, sources_of
 from .objectives import Objective
-from .parts import Part, Problem, problems_error
+from .parts import NO_EFFECT, Part, Problem, problems_error
 from .sampling import SAMPLERS
-from .sections import DataOptions, Log, Sample, Save, Train
+from .sections import DataOptions, Log, Sample, Save, Train, Validation
 from .tasks import Task
 
 
@@ -54,6 +54,8 @@ class Recipe(Part):
     """Length, learning rate, precision."""
     sample: Sample = Sample()
     """Pictures drawn while training."""
+    validation: Validation | None = None
+    """Loss on held-out pictures; null measures none."""
     save: Save = Save()
     """Checkpoints and files."""
     log: Log = Log()
@@ -77,6 +79,7 @@ class Recipe(Part):
             *self.backbone.problems(self),
             *(problem for adapter in self.adapters for problem in adapter.problems(self)),
             *self._text_problems(),
+            *self._validation_problems(),
             *self._objective_problems(),
         ]
         if problems:
@@ -88,6 +91,13 @@ class Recipe(Part):
         first = self.sources.get(next(iter(self.task.sources)), ())
         if not trains_text and self.data.caption_dropout == 1 and any(s.caption for s in first):
             return [("data.caption_dropout", "1 drops every caption, so captions have no effect", "value_error")]
+        return []
+
+    def _validation_problems(self) -> Sequence[Problem]:
+        held = (self.validation and self.validation.images) or ()
+        if self.data.caption_dropout == 1 and any(source.caption for source in held):
+            text = "has no effect with data.caption_dropout: 1, where the model sees no caption"
+            return [(f"validation.images.{i}.caption", text, NO_EFFECT) for i, s in enumerate(held) if s.caption]
         return []
 
     def _objective_problems(self) -> Sequence[Problem]:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from . import atomic
+from .best import Best
 from .errors import Stopped, StorageError, TunerError
 from .lines import LineWriter, metric_rows
 from .redact import redact
@@ -115,6 +116,9 @@ class Recorder(Watcher):
     def saved(self, step: int, files: Sequence[Path]) -> None:
         for file in files:
             self._note(f"step {step}: saved {file}")
+
+    def best(self, step: int, loss: float) -> None:
+        self._change(best=Best(step, loss))
 
     def close(self) -> None:
         """Stop writing. A run that nobody ended reads as interrupted once its process is gone."""

@@ -40,6 +40,7 @@ class RunDir:
         self.identity_file = path / "identity.json"
         self.status_file = path / "status.json"
         self.metrics_file = path / "metrics.jsonl"
+        self.validation_file = path / "validation.json"
         self.log_file = path / "log.txt"
         self.journal_file = path / "journal.jsonl"
         self.samples = path / "samples"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from .data.sources import as_list
+from .data.sources import HeldOutSource, as_list
 from .optim.optimizers import AdamW, Optimizer
 from .optim.schedules import Constant, Schedule
 from .parts import Part
@@ -151,6 +151,25 @@ class Sample(Part):
             self.refuse_idle({"every": "without prompts"} if self.every is not None else {})
         if self.size is not None and self.size % 8:
             raise ValueError(f"size {self.size} is not a multiple of 8")
+        return self
+
+
+class Validation(Part):
+    """Loss on pictures that the run never learns from, always under the same noise; it names the best checkpoint."""
+
+    every: Every
+    """Interval between measurements. The first is before the first step, the last after the last one."""
+    images: Annotated[tuple[HeldOutSource, ...], Field(min_length=1), BeforeValidator(as_list)] | None = None
+    """The held-out pictures: other ones than those trained on, and like them."""
+    hold_out: float | None = Field(default=None, gt=0, lt=1)
+    """Instead of images: this share of the first role's pictures (at least one), drawn by train.seed, is held out."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Validation:
+        if self.images is None and self.hold_out is None:
+            raise ValueError("which pictures? give images (pictures of its own) or hold_out (a share of those there)")
+        if self.images is not None and self.hold_out is not None:
+            raise ValueError("images and hold_out are both given; keep one")
         return self
 
 

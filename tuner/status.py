@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from . import atomic
+from .best import Best
 from .redact import redact
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class Status:
     """When the process last showed a sign of life."""
     started: float | None = None
     """When it began, or began again."""
+    best: Best | None = None
+    """The saved step with the lowest validation loss so far."""
     error: Fault | None = None
 
     def to_json(self) -> str:
@@ -156,6 +159,7 @@ _KINDS: Mapping[str, Any] = {
     "pid": (int, type(None)),
     "host": str,
     "memory": dict,
+    "best": (dict, type(None)),
     "error": (dict, type(None)),
     **{name: (*_NUMBER, type(None)) for name in ("eta_s", "it_s", "pid_create_time", "heartbeat", "started")},
 }
@@ -169,9 +173,11 @@ def _parse(tree: Any) -> Status:
             raise TypeError(name)
     if known["state"] not in STATES:
         raise ValueError("state")
-    error = known.pop("error", None)
+    error, best = known.pop("error", None), known.pop("best", None)
     return Status(
-        **known, error=Fault(str(error["kind"]), str(error["message"]), str(error["hint"])) if error else None
+        **known,
+        best=Best(int(best["step"]), float(best["validation_loss"])) if best else None,
+        error=Fault(str(error["kind"]), str(error["message"]), str(error["hint"])) if error else None,
     )
 
 

@@ -30,6 +30,9 @@ class Watcher:
     def saved(self, step: int, files: Sequence[Path]) -> None:
         """Files that were written and loaded back."""
 
+    def best(self, step: int, loss: float) -> None:
+        """The saved step with the lowest validation loss so far; told again when a run goes on."""
+
     def close(self) -> None:
         """The run is over, in whatever way."""
 
@@ -67,6 +70,10 @@ class Watchers(Watcher):
     def saved(self, step: int, files: Sequence[Path]) -> None:
         for member in self.members:
             member.saved(step, files)
+
+    def best(self, step: int, loss: float) -> None:
+        for member in self.members:
+            member.best(step, loss)
 
     def close(self) -> None:
         for member in self.members:

@@ -44,7 +44,7 @@ def run(
     finally:
         console.close()
     if as_json:
-        emit({"run_dir": result.run_dir, "adapter": result.adapter, "step": result.step})
+        emit({"run_dir": result.run_dir, "adapter": result.adapter, "step": result.step, "best": result.best})
     else:
         typer.echo(summary(result, console))
     return 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..data.held_out import ROLE as HELD_OUT
 from .arguments import AsJson, Rehearse, Words, read
 from .output import emit
 from .runs import ROOT as RUNS
@@ -47,6 +48,8 @@ def verdict(recipe: Recipe, found: Scan) -> str:
         else:
             count = len(found.examples.get(role.name, ()))
             lines.append(f"{role.name}: {count} {'picture' if count == 1 else 'pictures'} can be used")
+    if held := len(found.examples.get(HELD_OUT, ())):
+        lines.append(f"{HELD_OUT}: {held} {'picture is' if held == 1 else 'pictures are'} held out")
     many = "1 file" if len(found.refused) == 1 else f"{len(found.refused)} files"
     fault = f", but {many} cannot be used" if found.refused else ""
     return "\n".join([*lines, f"the recipe is sound{fault}; `tuner plan` shows what it will do"])

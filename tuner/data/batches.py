@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 from ..types import Batch, Draw, Role
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from ..draws import Draws
@@ -154,13 +156,19 @@ class Batches:
         import numpy as np
         import torch
 
-        full = {"latent": shape, "channel": (shape[0], 1, 1), "scalar": ()}[draw.shape]
-        out = np.empty((len(ids), *full), np.float32)
-        for row, key in enumerate(ids):
-            generator = self.draws.generator(purpose, *key)
-            draw_all = generator.standard_normal if draw.kind == "normal" else generator.random
-            out[row] = draw_all(full, dtype=np.float32)
-        return torch.from_numpy(out)
+        return torch.from_numpy(np.stack([one_draw(self.draws, purpose, draw, shape, key) for key in ids]))
+
+
+def one_draw(
+    draws: Draws, purpose: str, draw: Draw, shape: tuple[int, ...], ids: tuple[str | int, ...]
+) -> NDArray[np.float32]:
+    """The random numbers of one example whose latents have `shape`, (C, h, w)."""
+    import numpy as np
+
+    full = {"latent": shape, "channel": (shape[0], 1, 1), "scalar": ()}[draw.shape]
+    generator = draws.generator(purpose, *ids)
+    draw_all = generator.standard_normal if draw.kind == "normal" else generator.random
+    return np.asarray(draw_all(full, dtype=np.float32))
 
 
 class TokenTexts:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from ..types import Cond, Posterior, Role
-from . import buckets, prior
+from . import buckets, held_out, prior
 from .batches import Batches, Look, Pictures, Recital, Texts, TokenTexts
 from .cache import load
 from .encode import Picture, encode_pictures, picture_key
 from .encode_text import encode_captions
+from .held_out import HeldOut
 from .order import Bucket, Entry, Order
 from .scan import Example, scan, scan_folder
 from .sources import PriorSource
@@ -39,6 +40,8 @@ class Prepared:
     pictures: Pictures
     texts: Texts
     recital: Recital
+    held_out: HeldOut | None = None
+    """Pictures of the validation."""
 
     def order(self, draws: Draws, *, batch: int, unit_count: int) -> Order:
         entries = {
@@ -114,6 +117,8 @@ def add_class_pictures(
         have = found.examples.setdefault("prior", [])
         drawn = scan_folder(folder, source, "prior", recipe.data, decode=False, watcher=watcher, after=have)
         have.extend(drawn.examples["prior"])
+        for refused in held_out.refuse_trained(found.examples):
+            watcher.warn(f"{refused.name}: left out: {refused.reason}")
 
 
 def encode(
@@ -132,34 +137,50 @@ def encode(
     """
     data = recipe.data
     roles = recipe.task.roles(recipe.sources)
-    examples = {role.name: list(found.examples[role.name]) for role in roles if not role.mirrors}
-    first = next(iter(examples))
+    names = [role.name for role in roles if not role.mirrors]
+    examples = {name: list(found.examples[name]) for name in (*names, held_out.ROLE) if name in found.examples}
     sizes = {role: {e.uid: buckets.size_for(e.size, data) for e in members} for role, members in examples.items()}
-    pictures: Pictures
+    # Held-out pictures always look the same, so that they are cached even where the others are not.
+    wanted = [Picture(e, sizes[held_out.ROLE][e.uid], flip=False) for e in examples.get(held_out.ROLE, ())]
+    cached = CachedPictures(cache, model.identity("vae"), data.background)
+    pictures: Pictures = cached
     if data.cache == "off":
         from .live import LivePictures
 
         pictures = LivePictures(model, data, draws)
     else:
-        used = sorted(set(sizes[first].values()))
-        wanted = [
-            Picture(example, size, flip)
-            for role, members in examples.items()
-            for example in members
-            # A unit is one tensor: pictures of the other roles are needed in the shape of each bucket of the first.
-            for size in ([sizes[role][example.uid]] if role == first else used)
-            for flip in ((False, True) if data.flip else (False,))
-        ]
+        wanted += _every_look({name: examples[name] for name in names}, sizes, flip=data.flip)
+    if wanted:
         refused = encode_pictures(model, wanted, cache, background=data.background, watcher=watcher)
         _leave_out(examples, {r.name: r.reason for r in refused}, watcher)
-        pictures = CachedPictures(cache, model.identity("vae"), data.background)
     recital = Recital(data.caption_dropout, _mirrored_captions(recipe, roles))
     texts: Texts
     if learns_text:
         texts = TokenTexts(model.tokenize)
     else:
         texts = CachedTexts(cache, encode_captions(model, _captions(examples, recital), cache, watcher=watcher))
-    return Prepared(roles, examples, sizes, pictures, texts, recital)
+    apart = None
+    if held := examples.pop(held_out.ROLE, None):
+        # Captions never drop out of a measurement, unless the run trains without any.
+        told = Recital(1.0 if data.caption_dropout == 1 else 0.0, {})
+        apart = HeldOut(held, sizes.pop(held_out.ROLE), cached, texts, told)
+    return Prepared(roles, examples, sizes, pictures, texts, recital, held_out=apart)
+
+
+def _every_look(
+    examples: Mapping[str, Sequence[Example]], sizes: Mapping[str, Mapping[str, Bucket]], *, flip: bool
+) -> list[Picture]:
+    """Each way in which a picture will be seen."""
+    first = next(iter(examples))
+    used = sorted(set(sizes[first].values()))
+    return [
+        Picture(example, size, flipped)
+        for role, members in examples.items()
+        for example in members
+        # A unit is one tensor: pictures of the other roles are needed in the shape of each bucket of the first.
+        for size in ([sizes[role][example.uid]] if role == first else used)
+        for flipped in ((False, True) if flip else (False,))
+    ]
 
 
 def _captions(examples: Mapping[str, Sequence[Example]], recital: Recital) -> list[str]:
@@ -179,5 +200,6 @@ def _leave_out(examples: dict[str, list[Example]], refused: Mapping[str, str], w
         kept = [e for e in members if e.name not in refused]
         if members and not kept:
             reasons = "\n".join(f"{name}: {reason}" for name, reason in refused.items())
-            raise DataError(f"data.{role}: none of its pictures can be read\n{reasons}", "put readable pictures there")
+            label = role if role == held_out.ROLE else f"data.{role}"
+            raise DataError(f"{label}: none of its pictures can be read\n{reasons}", "put readable pictures there")
         examples[role] = kept

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
-from . import buckets, captions
+from . import buckets, captions, held_out
 from .folder import list_pictures, locate
 from .listing import CaptionFrom, Listing, Picture, Refused, count, shown, some
 from .look import Seen, look_at
@@ -85,33 +85,39 @@ class _CheckedReader:
 def scan(recipe: Recipe, *, decode: bool, watcher: Watcher) -> Scan:
     """Every example of a recipe, by role. A role that mirrors another has no pictures of its own and is not in it.
 
+    Held-out pictures are under a name of their own, `held_out.ROLE`, and in no other role.
+
     Args:
         recipe: what to look for; only its task and data count.
         decode: decode each picture whole, which finds truncated files, instead of reading its header alone.
         watcher: sees the progress; what was found is in the result and is not said to it.
 
-    Raises: DataError if a role that needs pictures has none, or pictures without a caption.
+    Raises: DataError if a role that needs pictures has none, or pictures without a caption, or none can be held out.
     """
     result, faults = Scan(), []
     first = next(iter(recipe.task.sources))
-    for role in recipe.task.roles(recipe.sources):
-        if role.mirrors:
-            continue
-        found = result.examples[role.name] = []
-        sources = recipe.sources[role.name]
+    roles = [role.name for role in recipe.task.roles(recipe.sources) if not role.mirrors]
+    places: dict[str, tuple[str, Sequence[Source]]] = {name: (f"data.{name}", recipe.sources[name]) for name in roles}
+    if recipe.validation and recipe.validation.images:
+        places[held_out.ROLE] = ("validation.images", recipe.validation.images)
+    for role, (key, sources) in places.items():
+        found = result.examples[role] = []
         for number, source in enumerate(sources):
-            label = f"data.{role.name}" + (f".{number}" if len(sources) > 1 else "")
-            look = _Look(role.name, source, recipe.data, label, trigger=role.name == first)
+            label = key + (f".{number}" if len(sources) > 1 else "")
+            look = _Look(role, source, recipe.data, label, trigger=role in (first, held_out.ROLE))
             try:
                 part = look.at(_candidates(source, label), found, decode=decode, watcher=watcher)
             except DataError as error:
                 faults.append(error)
                 continue
-            found += part.examples[role.name]
+            found += part.examples[role]
             result.refused += part.refused
             result.notes += part.notes
     if faults:
         raise DataError("\n".join(error.message for error in faults), next((e.hint for e in faults if e.hint), ""))
+    if recipe.validation and recipe.validation.hold_out:
+        result.notes.append(held_out.draw(result.examples, first, recipe.validation.hold_out, recipe.train.seed))
+    result.refused += held_out.refuse_trained(result.examples)
     return result
 
 

@@ -9,6 +9,35 @@ from pydantic import BeforeValidator, Field, model_validator
 from ..parts import Part
 
 
+def as_list(value: Any) -> Any:
+    """A single mapping (or value) counts as a list of one."""
+    if value is None or isinstance(value, (list, tuple)):
+        return value
+    return [value]
+
+
+class CaptionChoice(Part):
+    """One of several captions that a picture has, and how often it is the one that is read."""
+
+    ending: str | None = Field(default=None, pattern=r"^(\.[^./\\]+)*\.txt$", max_length=100)
+    """Caption file beside the picture: what stands in place of the picture's own ending, such as .txt or .long.txt."""
+    column: str | None = Field(default=None, min_length=1)
+    """Instead of ending: column of the dataset, or key of metadata.jsonl / metadata.csv."""
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    """Share of the visits, against the other captions that the picture has."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> CaptionChoice:
+        if (self.ending is None) == (self.column is None):
+            raise ValueError("say where this caption is: give ending (a file beside the picture) or column, one of them")
+        return self
+
+    @property
+    def place(self) -> str:
+        """For messages."""
+        return self.ending or f"the column {self.column}"
+
+
 class Source(Part):
     """One folder or dataset of pictures that plays one role."""
 
@@ -26,6 +55,9 @@ class Source(Part):
     """Column of the dataset, or key of metadata.jsonl / metadata.csv, that holds the caption."""
     caption: str | None = None
     """Caption of every picture that has none of its own (a .txt beside it, or a row of metadata.jsonl / .csv)."""
+    captions: Annotated[tuple[CaptionChoice, ...], Field(min_length=1), BeforeValidator(as_list)] | None = None
+    """Instead of caption_column: several captions a picture, one of them drawn by weight on each visit, such as
+    [{ending: .txt, weight: 0.5}, {ending: .synthetic.txt, weight: 0.5}]."""
     repeats: int = Field(default=1, ge=1, le=10_000)
     """How often each picture is seen in one epoch."""
     weight: float = Field(default=1.0, gt=0, le=1000)
@@ -37,8 +69,27 @@ class Source(Part):
             raise ValueError("path and dataset are both given; keep the one that holds the pictures")
         if self.dataset is None:
             self.refuse_idle(dict.fromkeys(("split", "revision", "image_column"), "without dataset"))
+        self._check_captions()
         self._check_place()
         return self
+
+    def _check_captions(self) -> None:
+        if self.captions is None:
+            return
+        self.refuse_idle({"caption_column": "with captions, which says where they are"})
+        places = [choice.place for choice in self.captions]
+        twice = sorted({place for place in places if places.count(place) > 1})
+        if twice:
+            raise ValueError(f"captions names {', '.join(twice)} more than once; add the weights up")
+        if self.dataset is not None and any(choice.ending for choice in self.captions):
+            raise ValueError("captions: a dataset has no files beside its pictures; name columns, not endings")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns or keys that hold captions."""
+        if self.captions is None:
+            return (self.caption_column,)
+        return tuple(choice.column for choice in self.captions if choice.column)
 
     def _check_place(self) -> None:
         if self.path is None and self.dataset is None:
@@ -71,11 +122,12 @@ class PriorSource(Source):
             self.refuse_idle(dict.fromkeys(("guidance", "steps", "seed"), "without generate"))
 
 
-def as_list(value: Any) -> Any:
-    """A single mapping (or value) counts as a list of one."""
-    if value is None or isinstance(value, (list, tuple)):
-        return value
-    return [value]
+class HeldOutSource(Source):
+    """Pictures that the run is measured on and never learns from."""
+
+    def _check_place(self) -> None:
+        super()._check_place()
+        self.refuse_idle(dict.fromkeys(("repeats", "weight"), "on held-out pictures, each of which counts once"))
 
 
 def sources_of(kind: type[Source]) -> Any:

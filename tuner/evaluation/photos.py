@@ -106,7 +106,10 @@ def _scanned(recipe: Recipe, role: str, source: Source, elsewhere: Path | None, 
         return scan_folder(elsewhere.expanduser(), given, role, recipe.data, watcher=Watcher(), label="--photos")
     others = dict.fromkeys(recipe.sources)
     data = recipe.data.model_copy(update={**others, role: (source,)})
+    # Which pictures a share holds out depends on all that are there; those of its own are no concern here.
+    shared = recipe.validation and recipe.validation.hold_out and len(recipe.sources[role]) == 1
+    changes = {"data": data, "validation": recipe.validation if shared else None}
     try:
-        return scan(recipe.model_copy(update={"data": data}), decode=False, watcher=Watcher())
+        return scan(recipe.model_copy(update=changes), decode=False, watcher=Watcher())
     except DataError as error:
         raise DataError(error.message, "say where the photos are now: --photos FOLDER") from error

@@ -38,6 +38,10 @@ class Facts(TypedDict, total=False):
     """What the frozen model was computed in: fp32, bf16 or fp16."""
     trained_parameters: int
     """Number of trained values."""
+    validation_loss: float | None
+    """Of these weights on held-out pictures; None where it was not measured or is not finite."""
+    best: str | None
+    """The best saved step so far and its validation loss."""
     seconds: float
     """How long it took. Goes to the card alone."""
     device: str

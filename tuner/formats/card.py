@@ -41,6 +41,8 @@ TABLE: Mapping[str, str] = {
     "noise_offset": "noise offset",
     "caption_dropout": "caption dropout",
     "seed": "seed",
+    "validation_loss": "validation loss",
+    "best": "best checkpoint so far",
     "trained_parameters": "trained parameters",
     "seconds": "seconds",
     "device": "device",
