@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from .errors import DataError, UsageError
 
@@ -19,13 +19,11 @@ if TYPE_CHECKING:
     from .sampling import Shot
     from .watch import Watcher
 
-FAMILIES = {"Stable Diffusion 1": "sd15"}
-"""Backbone by the family that `inspect_file` names."""
 FOREIGN = ("Stable Diffusion 2", "SDXL")
 """Families that `inspect_file` knows and tuner has no backbone for."""
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 MAIN_FAMILY = "sd15"
-"""Taken for a base of unusual width, such as the toybox; loading compares every layer."""
+"""Taken for a base alone, without an adapter that tells."""
 STRENGTH = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)", re.ASCII)
 
 
@@ -70,11 +68,13 @@ class Drawing:
         for adapter, fact in zip(adapters, facts, strict=True):
             if fact["problem"] or fact["family"] in FOREIGN:
                 raise DataError(f"{adapter.path}: {fact['problem'] or 'is for ' + fact['family']}")
-        kinds = {FAMILIES.get(str(fact["family"]), MAIN_FAMILY) for fact in facts} or {MAIN_FAMILY}
+        kinds = {fact["backbone"] for fact in facts} or {MAIN_FAMILY}
         if len(kinds) > 1:
             raise UsageError(f"the adapters are for different families: {', '.join(sorted(kinds))}", "use those of one")
         model = base if base is not None else common_base(adapters, facts)
-        settings = {"name": kinds.pop(), "model": model, **text_settings(facts)}
+        name = kinds.pop()
+        kind = cast("type[Backbone]", Backbone.family[name])
+        settings = {"name": name, "model": model, **text_settings(facts, kind.text_settings)}
         return cls(Backbone.read(settings), list(adapters), facts, base is not None, device)
 
     @property
@@ -90,7 +90,11 @@ class Drawing:
     def resolution(self) -> int:
         """Side that the first adapter was trained at, else the family's own."""
         known = [fact["resolution"] for fact in self.facts if fact["resolution"]]
-        return known[0] if known else 64 if self.base == "toybox" else 512
+        if known or self.base == "toybox":
+            return known[0] if known else 64
+        from .formats.families import FAMILIES
+
+        return FAMILIES[self.backbone.key].side
 
     def check_size(self, width: int, height: int) -> None:
         """Raises: UsageError where the model cannot draw that size."""
@@ -141,15 +145,20 @@ def common_base(adapters: Sequence[Strong], facts: Sequence[dict[str, Any]]) -> 
     return bases[0]
 
 
-def text_settings(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How the text was read in training (`clip_skip`), by the recipe that the first adapter carries."""
+def text_settings(facts: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """How the text was read in training, by the recipe that the first adapter carries.
+
+    Args:
+        facts: of each adapter.
+        names: `Backbone.text_settings`.
+    """
     from .yaml_text import parse
 
     for fact in facts:
         tree = parse(fact["recipe"] or "").value
         backbone = tree.get("backbone") if isinstance(tree, dict) else None
-        if isinstance(backbone, dict) and isinstance(backbone.get("clip_skip"), int):
-            return {"clip_skip": backbone["clip_skip"]}
+        if isinstance(backbone, dict) and any(isinstance(backbone.get(name), int) for name in names):
+            return {name: backbone[name] for name in names if isinstance(backbone.get(name), int)}
     return {}
 
 

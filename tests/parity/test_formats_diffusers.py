@@ -603,7 +603,7 @@ def refusals() -> dict[str, tuple[dict[str, torch.Tensor], str]]:
         "nothing": ({}, "no tensors"),
         "another width": (sdxl, "SDXL"),
         "sdxl's second encoder": ({"lora_te2_x.lora_down.weight": two}, "SDXL"),
-        "a transformer": ({"transformer.x.lora_A.weight": two}, "SD3.5 or FLUX"),
+        "a transformer": ({"transformer.x.lora_A.weight": two}, "such as FLUX"),
         "lokr": ({"lora_unet_x.lokr_w1": two}, "LoKr"),
         "dora": ({f"{layer}.lora_magnitude_vector": two}, "DoRA"),
         "an embedding": ({"emb_params": two}, "textual inversion"),

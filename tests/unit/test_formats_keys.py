@@ -11,8 +11,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from tuner import toybox
 from tuner.formats import kohya
+from tuner.formats.families import FAMILIES
 from tuner.formats.lora import on_disk, pairs
 
+NAMES = FAMILIES["sd15"].names
 CLIP_PARTS = ("mlp_fc1", "mlp_fc2", "self_attn_k_proj", "self_attn_q_proj", "self_attn_v_proj", "self_attn_out_proj")
 
 
@@ -42,7 +44,7 @@ def test_every_unet_layer_has_the_name_that_comfyui_and_a1111_map(unet):
     mapped = {
         "lora_unet_" + key[: -len(".weight")].replace(".", "_") for key in unet.state_dict() if key.endswith(".weight")
     }
-    written = {kohya.key("unet", layer) for layer in linears(unet)}
+    written = {NAMES.key("unet", layer) for layer in linears(unet)}
     assert written <= mapped
     assert len(written) == len(linears(unet))
     assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0" in written
@@ -56,13 +58,13 @@ def test_every_text_layer_has_the_name_that_all_of_them_map():
     with torch.device("meta"):
         encoder = CLIPTextModel(config)
     mapped = {f"lora_te_text_model_encoder_layers_{n}_{part}" for n in range(12) for part in CLIP_PARTS}
-    assert {kohya.key("text_encoder", on_disk("text_encoder", layer)) for layer in linears(encoder)} == mapped
+    assert {NAMES.key("text_encoder", on_disk("text_encoder", layer)) for layer in linears(encoder)} == mapped
 
 
 def test_the_published_names_of_a_kohya_file():
     """As they stand in files on the Hub."""
     layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
-    assert kohya.key("unet", layer) == "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    assert NAMES.key("unet", layer) == "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
     named = kohya.tensors({"lora_unet_x": (torch.ones(2, 3), torch.ones(4, 2))}, alpha=1.5)
     assert {key: tuple(t.shape) for key, t in named.items()} == {
         "lora_unet_x.lora_down.weight": (2, 3),

@@ -61,6 +61,8 @@ class Backbone(Choice):
     """Name of the objective that the weights were pretrained with."""
     text_components: ClassVar[Sequence[str]]
     """Names of the text encoders."""
+    text_settings: ClassVar[Sequence[str]] = ()
+    """Names of its whole-number or yes-or-no fields that say how text is read, in pictures as in training."""
     rehearsal: ClassVar[Mapping[str, Any]]
     """What `--rehearse` sets, by key path; a key whose section the recipe lacks is passed over."""
 
@@ -153,7 +155,21 @@ class DiffusionModel(ABC):
 
     @abstractmethod
     def encode_text(self, tokens: Tokens) -> Cond:
-        """(B, L) ids -> conditioning, differentiable in whatever trains."""
+        """(B, L) ids -> conditioning, differentiable in whatever trains.
+
+        A text encoder whose row of ids is -1 throughout is left out for that example, as in `without`.
+        """
+
+    def without(self, cond: Cond, dropped: Mapping[str, Tensor]) -> Cond:
+        """The conditioning as if text encoders were not there, for a model with several.
+
+        Args:
+            cond: from `encode_text`, or stored.
+            dropped: by name of a text encoder, (B,) bool: the examples that do without it.
+
+        Raises: ValueError where there is one text encoder, which nothing stands in for.
+        """
+        raise ValueError(f"{self.backbone.key} cannot leave out its text encoder")
 
     @abstractmethod
     def denoise(self, x_t: Tensor, timestep: Tensor, cond: Cond) -> Tensor:

@@ -27,6 +27,7 @@ class SD15(Backbone, name="sd15"):
 
     default_objective = "ddpm"
     text_components = ("text_encoder",)
+    text_settings = ("clip_skip",)
     rehearsal = {
         "backbone.model": TOYBOX,
         "backbone.revision": None,

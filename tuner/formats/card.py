@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic import storage
 from .about import is_hub_id
+from .families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +16,6 @@ if TYPE_CHECKING:
     from .about import About
     from .lora import Pair
 
-BASE_TAGS: Mapping[str, str] = {"sd15": "stable-diffusion"}
-"""The Hub's tag of the base family by backbone."""
-PIPELINES: Mapping[str, str] = {"sd15": "StableDiffusionPipeline"}
-"""diffusers' pipeline by backbone."""
 LICENCES: Mapping[str, str] = {"stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m"}
 """The Hub's name of a base's licence, which its adapters inherit; of other bases we do not know it."""
 
@@ -80,8 +77,7 @@ def _front_matter(about: About, *, preview: bool) -> str:
     if about.activation:
         lines.append(f"instance_prompt: {quoted(about.activation)}")
     lines += ["tags:", "- text-to-image", "- diffusers", "- lora", "- template:sd-lora"]
-    lines += [f"- {BASE_TAGS[about.family]}"] if about.family in BASE_TAGS else []
-    lines += ["- tuner"]
+    lines += [f"- {FAMILIES[about.family].tag}", "- tuner"]
     if preview:
         lines += [
             "widget:",
@@ -94,7 +90,7 @@ def _front_matter(about: About, *, preview: bool) -> str:
 
 def _opening(about: About, layers: Sequence[Pair]) -> str:
     names = sorted({pair.component for pair in layers}, key=lambda name: name.startswith("text_encoder"))
-    parts = " and the ".join({"unet": "UNet"}.get(name, name.replace("_", " ")) for name in names)
+    parts = " and the ".join(map(_noun, names))
     text = [f"# {escaped(about.title)}", "", f"A LoRA for the {parts} of {code(about.base or about.family)}."]
     if about.activation:
         text.append(f"Write {code(about.activation)} in the prompt to call what it learned.")
@@ -106,9 +102,9 @@ def _opening(about: About, layers: Sequence[Pair]) -> str:
 
 
 def _use_in_diffusers(about: About, layers: Sequence[Pair]) -> str:
-    pipeline = PIPELINES.get(about.family, "DiffusionPipeline")
+    family = FAMILIES[about.family]
+    pipeline, denoiser = family.pipeline, family.denoiser
     text_trained = any(pair.component.startswith("text_encoder") for pair in layers)
-    denoiser = next((pair.component for pair in layers if not pair.component.startswith("text_encoder")), "unet")
     alone = ", without the text encoder's part, so here the pipeline is better" if text_trained else ""
     return f"""## In diffusers
 
@@ -119,7 +115,7 @@ import torch
 from diffusers import {pipeline}
 
 {_base_lines(about)}
-device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
+device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
 pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype).to(device)
 pipe.load_lora_weights(".", weight_name="pytorch_lora_weights.safetensors", adapter_name="learned")
 pipe.set_adapters("learned", 1.0)  # the strength
@@ -128,19 +124,28 @@ image = pipe({_example(about)!r}, num_inference_steps=25).images[0]
 image.save("picture.png")
 ```
 
-On the {"UNet" if denoiser == "unet" else denoiser} alone{alone}:
+On the {_noun(denoiser)} alone{alone}:
 
 ```python
 import torch
 from diffusers import {pipeline}
 
 {_base_lines(about)}
-device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
+device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
 pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype).to(device)
 pipe.{denoiser}.load_lora_adapter(".", weight_name="pytorch_lora_weights.safetensors", prefix="{denoiser}")
-```
+```{_old_loader(denoiser)}"""
 
-`{denoiser}.load_attn_procs` no longer loads LoRA files; use one of the two above."""
+
+def _old_loader(denoiser: str) -> str:
+    """What to say of the loader that old instructions for a UNet name."""
+    if denoiser != "unet":
+        return ""
+    return "\n\n`unet.load_attn_procs` no longer loads LoRA files; use one of the two above."
+
+
+def _noun(component: str) -> str:
+    return {"unet": "UNet"}.get(component, component.replace("_", " "))
 
 
 def _base_lines(about: About) -> str:
@@ -154,6 +159,17 @@ def _base_lines(about: About) -> str:
 
 def _use_elsewhere(about: About) -> str:
     named = code(f"{about.name}.safetensors")
+    if not FAMILIES[about.family].kohya_in_diffusers:
+        return f"""## Which file for which tool
+
+| tool | file |
+|---|---|
+| diffusers | `pytorch_lora_weights.safetensors` or {cell(named)} |
+| ComfyUI | {cell(named)} in `models/loras` |
+
+Both files are equal, byte for byte. When they were saved, each was loaded into diffusers and compared with the trained
+model. A tool that wants kohya's keys takes what `tuner export FILE --to kohya` writes of it; diffusers would
+pass over that one."""
     return f"""## Which file for which tool
 
 | tool | file |

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .container import Header, read_header
-from .kinds import WIDTHS, Found, cross_width, recognise
+from .families import FAMILIES
+from .kinds import JOINT_WIDTHS, WIDTHS, Found, cross_width, joint_width, recognise
 from .load import find_file
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ DTYPES: Mapping[str, str] = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F64"
 def inspect_file(path: str | Path) -> dict[str, Any]:
     """What is known of an adapter file (or of the one in a run's folder), as values that JSON can hold.
 
-    Keys: `file`, `format`, `family`, `rank`, `alpha`, `targets`, `parameters`, `dtype`, `size_bytes`, `title`,
-    `trigger`, `base`, `base_identity`, `weights`, `resolution`, `steps`, `recipe`, `loads_in`, `problem`. What the
-    file does not tell is None; `problem` says why it is no LoRA for Stable Diffusion 1.5.
+    Keys: `file`, `format`, `backbone`, `family`, `rank`, `alpha`, `targets`, `parameters`, `dtype`, `size_bytes`,
+    `title`, `trigger`, `base`, `base_identity`, `weights`, `resolution`, `steps`, `recipe`, `loads_in`, `problem`. What
+    the file does not tell is None; `problem` says why it is no LoRA for a family that tuner knows.
 
     Raises: DataError where the file is no readable safetensors file.
     """
@@ -35,6 +36,7 @@ def inspect_file(path: str | Path) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "file": file.name,
         "format": None,
+        "backbone": None,
         "family": None,
         "rank": None,
         "alpha": None,
@@ -66,7 +68,8 @@ def _lora_facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
         alpha = _adapter_alpha(header.metadata) or rank
     return {
         "format": found.style,
-        "family": _family(cross_width(header, found), header.metadata.get("tuner_backbone")),
+        "backbone": found.family,
+        "family": _family(header, found),
         "rank": rank,
         "alpha": alpha,
         "targets": {component: len(layers) for component, layers in found.components.items()},
@@ -74,27 +77,35 @@ def _lora_facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
     }
 
 
-def _family(width: int | None, backbone: str | None) -> str:
-    """Of a LoRA for the UNet by the width of the text that it reads."""
-    if width is None:
-        return "Stable Diffusion 1"
-    own = "Stable Diffusion 1's layout" if backbone == "sd15" else "another base"
-    return WIDTHS.get(width, f"{own}, text width {width}")
+def _family(header: Header, found: Found) -> str:
+    """The base's name as far as its layers tell."""
+    label, own = FAMILIES[found.family].label, header.metadata.get("tuner_backbone") == found.family
+    base = f"{label}'s layout" if own else "another base"
+    if found.family == "sd35":
+        width, dual = joint_width(header, found), any("attn2" in key for key in found.components.get("transformer", ()))
+        if width == 1536 and dual:  # only MMDiT-X has a second attention
+            return "Stable Diffusion 3.5, medium"
+        return label if width is None else JOINT_WIDTHS.get(width, f"{base}, width {width}")
+    width = cross_width(header, found)
+    return label if width is None else WIDTHS.get(width, f"{base}, text width {width}")
 
 
 def loads_in(found: Found) -> dict[str, str]:
     """What each tool does with the file."""
-    text = "text_encoder" in found.components
+    family = FAMILIES[found.family]
+    text = any(component.startswith("text_encoder") for component in found.components)
+    whole = "all of it" if not text else "all of it, text encoder included"
+    part = {"unet": "UNet"}.get(family.denoiser, family.denoiser)
+    alone = f"all of it by load_lora_weights; {family.denoiser}.load_lora_adapter takes the {part}'s part"
+    if not family.kohya_in_diffusers:
+        ignored = "NOTHING: it passes over these keys with no more than a warning; `tuner export FILE --to diffusers`"
+        kohya = found.style == "kohya"
+        return {"diffusers": ignored if kohya else alone if text else "all of it", "ComfyUI": whole}
+    others = ("AUTOMATIC1111", "Forge", "ComfyUI", "InvokeAI")
     if found.style == "kohya":
-        whole = "all of it" if not text else "all of it, text encoder included"
-        return dict.fromkeys(("diffusers", "AUTOMATIC1111", "Forge", "ComfyUI", "InvokeAI"), whole)
-    note = "not these keys; take the file beside it with kohya's"
-    return {
-        "diffusers": "all of it"
-        if not text
-        else "all of it by load_lora_weights; unet.load_lora_adapter takes the UNet's part",
-        **dict.fromkeys(("AUTOMATIC1111", "Forge", "ComfyUI", "InvokeAI"), note),
-    }
+        return dict.fromkeys(("diffusers", *others), whole)
+    note = "not these keys; take the file beside it with kohya's, or `tuner export FILE --to kohya`"
+    return {"diffusers": alone if text else "all of it", **dict.fromkeys(others, note)}
 
 
 def _told(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

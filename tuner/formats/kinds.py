@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from ..errors import DataError
+from .families import FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from .container import Header
@@ -28,11 +29,13 @@ class Factors:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A LoRA for Stable Diffusion 1.5."""
+    """A LoRA for a family that tuner knows."""
 
     style: Style
+    family: str
+    """The backbone's name."""
     components: Mapping[str, Mapping[str, Factors]]
-    """By component, then by the layer's key in the file."""
+    """By diffusers' component name, then by the layer's key in the file."""
 
 
 WIDTHS: Mapping[int, str] = {
@@ -40,37 +43,43 @@ WIDTHS: Mapping[int, str] = {
     1024: "Stable Diffusion 2",
     2048: "SDXL",
 }
-"""Width of the text that cross-attention reads -> the family."""
+"""Width of the text that the UNet's cross-attention reads -> the family."""
+JOINT_WIDTHS: Mapping[int, str] = {
+    1536: "Stable Diffusion 3 or 3.5, medium",
+    2432: "Stable Diffusion 3.5, large",
+    3072: "FLUX or another transformer of its width",
+}
+"""Width of a transformer's image stream -> the base."""
 
+_BLOCKS = "down_blocks|up_blocks|mid_block|transformer_blocks"
 OTHERS: tuple[tuple[str, str], ...] = (
     (r"(^|\.)(lokr_|hada_)", "a LoKr or LoHa; diffusers has no loader for it here"),
     (r"dora_scale|lora_magnitude_vector", "a DoRA, whose magnitudes diffusers drops without a word"),
     (r"lora_mid\.weight", "a convolution LoRA with a middle factor, which diffusers drops"),
-    (r"^lora_te2_|^text_encoder_2\.", "for SDXL, not for Stable Diffusion 1.5"),
-    (
-        r"^transformer\.|^lora_transformer_|^lora_unet_(joint|double|single)_blocks|^lora_te3_",
-        "for a transformer base such as SD3.5 or FLUX",
-    ),
+    (r"^lora_te3_|^text_encoder_3\.", "trained on T5, too, whose layers diffusers passes over"),
+    (r"^lora_transformer_", "a LoRA with OneTrainer's own keys; let OneTrainer save it for diffusers or kohya"),
+    (r"single_transformer_blocks|^lora_unet_(double|single)_blocks", "for a transformer base such as FLUX"),
     (r"^(string_to_param|emb_params|clip_l|clip_g|t5xxl)$", "a textual inversion embedding, not a LoRA"),
     (r"^(model\.diffusion_model|first_stage_model|cond_stage_model)\.", "a whole checkpoint, not a LoRA"),
-    (r"^(down_blocks|up_blocks|mid_block)\..*lora", "a LoRA that does not say which model its layers are of"),
-    (r"^(down_blocks|up_blocks|mid_block|encoder\.down)\.", "the weights of a whole model, not a LoRA"),
+    (rf"^({_BLOCKS})\..*lora", "a LoRA that does not say which model its layers are of"),
+    (rf"^({_BLOCKS}|encoder\.down)\.", "the weights of a whole model, not a LoRA"),
     (r"^lycoris_", "a LyCORIS file with its own names"),
 )
-"""What a key says about a file that is no LoRA for Stable Diffusion 1.5."""
+"""What a key says about a file that is no LoRA for a family that tuner knows."""
 
 _DIFFUSERS = re.compile(
-    r"(unet|text_encoder)\.(.+?)(?:\.lora_(A|B)|(?:\.lora|\.lora_linear_layer|_lora)\.(down|up))\.weight"
+    r"(unet|transformer|text_encoder|text_encoder_2)\.(.+?)(?:\.lora_(A|B)|(?:\.lora|\.lora_linear_layer|_lora)\.(down|up))\.weight"
 )
 """peft's names, and those that diffusers wrote before it used peft."""
-_KOHYA = re.compile(r"(lora_(unet|te|te1)_[A-Za-z0-9_]+)\.(lora_down\.weight|lora_up\.weight|alpha)")
+_KOHYA = re.compile(r"(lora_(unet|te|te1|te2)_[A-Za-z0-9_]+)\.(lora_down\.weight|lora_up\.weight|alpha)")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 def recognise(path: Path, header: Header) -> Found:
     """The LoRA in a file.
 
-    Raises: DataError with the reason, where this is no LoRA for Stable Diffusion 1.5 or one that would load in part.
+    Raises: DataError with the reason, where this is no LoRA for Stable Diffusion 1.5 or 3.5, or one that would load in
+        part.
     """
     if not header.tensors:
         raise DataError(f"{path}: holds no tensors, so it would change nothing")
@@ -78,37 +87,57 @@ def recognise(path: Path, header: Header) -> Found:
         for pattern, what in OTHERS:
             if re.search(pattern, key):
                 raise DataError(f"{path}: is {what} (key {key[:80]!r})")
-    found = _diffusers(header) or _kohya(header)
-    if found is None:
-        strange = next(
-            (key for key in header.tensors if not _DIFFUSERS.fullmatch(key) and not _KOHYA.fullmatch(key)),
-            next(iter(header.tensors)),
-        )
-        known = any(_DIFFUSERS.fullmatch(key) or _KOHYA.fullmatch(key) for key in header.tensors)
-        what = "mixes keys of different formats" if known else "is no LoRA with diffusers' or kohya's keys"
-        raise DataError(f"{path}: {what} (key {strange[:80]!r})")
+    diffusers = [match for key in header.tensors if (match := _DIFFUSERS.fullmatch(key))]
+    kohya = [match for key in header.tensors if (match := _KOHYA.fullmatch(key))]
+    if len(header.tensors) not in (len(diffusers), len(kohya)):
+        _refuse_strange(path, header)
+    family = _family(path, header, [*diffusers, *kohya])
+    found = _diffusers(diffusers, family) if diffusers else _kohya(path, kohya, family)
+    _check_names(path, found)
     for layers in found.components.values():
         for layer, factors in layers.items():
             _check(path, header, layer, factors)
-    width = cross_width(header, found)
-    if width is not None and width in WIDTHS and width != 768:
-        raise DataError(f"{path}: is for {WIDTHS[width]}: its cross-attention reads {width} values a token, not 768")
+    _check_width(path, header, found)
     return found
 
 
-def _diffusers(header: Header) -> Found | None:
+def _refuse_strange(path: Path, header: Header) -> NoReturn:
+    """Raises: DataError."""
+    known = {key for key in header.tensors if _DIFFUSERS.fullmatch(key) or _KOHYA.fullmatch(key)}
+    strange = next((key for key in header.tensors if key not in known), next(iter(header.tensors)))
+    what = "mixes keys of different formats" if known else "is no LoRA with diffusers' or kohya's keys"
+    raise DataError(f"{path}: {what} (key {strange[:80]!r})")
+
+
+def _family(path: Path, header: Header, matches: Sequence[re.Match[str]]) -> str:
+    """The backbone whose layers these are, by the denoiser's; a file without any must say so itself.
+
+    Raises: DataError where that is none that tuner knows.
+    """
+    joint = [match for match in matches if match[2] == "unet" and FAMILIES["sd35"].names.layers(match[1])]
+    if joint or any(match[1] == "transformer" for match in matches):
+        return "sd35"
+    second = next((match[0] for match in matches if match[1] == "text_encoder_2" or match[2] == "te2"), None)
+    if second is None:
+        return "sd15" if header.metadata.get("tuner_backbone") not in FAMILIES else header.metadata["tuner_backbone"]
+    alone = not any("unet" in (match[1], match[2]) for match in matches)
+    if alone and header.metadata.get("tuner_backbone") == "sd35":
+        return "sd35"
+    what = "trains text encoders alone, those of SDXL or of SD3.5, and does not say which" if alone else "is for SDXL"
+    raise DataError(f"{path}: {what} (key {second[:80]!r})")
+
+
+def _diffusers(matches: Sequence[re.Match[str]], family: str) -> Found:
     components: dict[str, dict[str, dict[str, str]]] = {}
-    for key in header.tensors:
-        match = _DIFFUSERS.fullmatch(key)
-        if match is None:
-            return None
+    for match in matches:
         component, layer, side, old_side = match.groups()
         place = re.sub(r"\.processor\.(to_\w+)$", r".\1", layer)
         place = re.sub(r"\.to_out$", ".to_out.0", place) if component == "unet" else place
         side = side or {"down": "A", "up": "B"}[old_side]
-        components.setdefault(component, {}).setdefault(f"{component}.{place}", {})[side] = key
+        components.setdefault(component, {}).setdefault(f"{component}.{place}", {})[side] = match[0]
     return Found(
         "diffusers",
+        family,
         {
             component: {layer: Factors(sides.get("A", ""), sides.get("B", "")) for layer, sides in layers.items()}
             for component, layers in components.items()
@@ -116,19 +145,23 @@ def _diffusers(header: Header) -> Found | None:
     )
 
 
-def _kohya(header: Header) -> Found | None:
+def _kohya(path: Path, matches: Sequence[re.Match[str]], family: str) -> Found:
+    """Raises: DataError where a text encoder is none of this family's."""
+    prefixes = FAMILIES[family].names.prefixes
+    own = {prefix.removeprefix("lora_"): component for component, prefix in prefixes.items()}
+    own |= {"te1" if kind == "te" else "te" if kind == "te1" else kind: component for kind, component in own.items()}
     components: dict[str, dict[str, dict[str, str]]] = {}
-    for key in header.tensors:
-        match = _KOHYA.fullmatch(key)
-        if match is None:
-            return None
+    for match in matches:
         stem, kind, part = match.groups()
-        component = "unet" if kind == "unet" else "text_encoder"
-        # both spellings of the text encoder stand for the same layer
-        layer = stem.replace("lora_te1_", "lora_te_", 1)
-        components.setdefault(component, {}).setdefault(layer, {})[part] = key
+        if kind not in own:
+            raise DataError(f"{path}: {stem[:80]!r} names a part that {FAMILIES[family].label} does not have")
+        component = own[kind]
+        # both spellings of the first text encoder stand for the same layer
+        layer = stem.replace(f"lora_{kind}_", f"{prefixes[component]}_", 1)
+        components.setdefault(component, {}).setdefault(layer, {})[part] = match[0]
     return Found(
         "kohya",
+        family,
         {
             component: {
                 layer: Factors(parts.get("lora_down.weight", ""), parts.get("lora_up.weight", ""), parts.get("alpha"))
@@ -137,6 +170,24 @@ def _kohya(header: Header) -> Found | None:
             for component, layers in components.items()
         },
     )
+
+
+def _check_names(path: Path, found: Found) -> None:
+    """Raises: DataError where a transformer's layer is none of SD3's."""
+    names = FAMILIES[found.family].names
+    for key in found.components.get("transformer", {}):
+        layer = key.removeprefix("transformer.")
+        if (names.layers(key) if found.style == "kohya" else names.key("transformer", layer)) is None:
+            raise DataError(f"{path}: is for a transformer base such as FLUX: SD3.5 and SD3 have no layer {key[:80]}")
+
+
+def _check_width(path: Path, header: Header, found: Found) -> None:
+    """Raises: DataError where a width is another family's."""
+    width = cross_width(header, found)
+    if width is not None and width in WIDTHS and width != 768:
+        raise DataError(f"{path}: is for {WIDTHS[width]}: its cross-attention reads {width} values a token, not 768")
+    if (width := joint_width(header, found)) == 3072:
+        raise DataError(f"{path}: is for {JOINT_WIDTHS[width]}: its layers are {width} values wide")
 
 
 def _check(path: Path, header: Header, layer: str, factors: Factors) -> None:
@@ -158,5 +209,13 @@ def cross_width(header: Header, found: Found) -> int | None:
     """Width of the text that the trained cross-attention reads; None where none is trained."""
     for key, factors in found.components.get("unet", {}).items():
         if re.search(r"attn2[._]to_[kv]$", key):
+            return header.tensors[factors.down].shape[1]
+    return None
+
+
+def joint_width(header: Header, found: Found) -> int | None:
+    """Width of the transformer's image stream; None where no layer that tells is trained."""
+    for key, factors in found.components.get("transformer", {}).items():
+        if re.search(r"attn2?[._](qkv|to_[qkv])$|norm1\.linear$|net\.0\.proj$|mlp_fc1$|adaLN_modulation_1$", key):
             return header.tensors[factors.down].shape[1]
     return None

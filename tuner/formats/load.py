@@ -9,20 +9,20 @@ import math
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, UsageError
-from . import kohya
 from .container import Header, read_header
+from .families import FAMILIES
 from .kinds import Found, recognise
 from .lora import DIFFUSERS_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from peft.tuners.lora.layer import LoraLayer
-    from torch import nn
+    from torch import Tensor, nn
 
 PICKLES = {".pt", ".bin", ".ckpt", ".pth", ".pkl"}
 """Endings of files that run code when they are loaded."""
@@ -31,13 +31,11 @@ PLAIN_STARTS = (True, False, None, "gaussian")
 """`init_lora_weights` that leaves the base's weights alone; others (pissa, olora ...) would change them on loading."""
 
 
-def load_adapter(
-    pipe: StableDiffusionPipeline, path: str | Path, strength: float = 1.0, name: str | None = None
-) -> None:
+def load_adapter(pipe: DiffusionPipeline, path: str | Path, strength: float = 1.0, name: str | None = None) -> None:
     """Load a LoRA into a pipeline and switch it on, beside those that are on already.
 
     Args:
-        pipe: a Stable Diffusion 1.5 pipeline.
+        pipe: a pipeline for Stable Diffusion 1.5, 3.5 or 3.
         path: a `.safetensors` file with diffusers' or kohya's keys, a run's `adapter/` folder, or a run directory.
         strength: 1.0 is what was trained, 0.0 nothing.
         name: the adapter's name in the pipeline; None makes one of the file's.
@@ -53,11 +51,17 @@ def load_adapter(
     modules = {part: module for part in found.components if (module := pipe.components.get(part)) is not None}
     layers = _check_fit(file, header, found, modules)
     _check_config(file, header)
-    _check_values(file)
+    check_values(file)
+    converted = None
+    if found.style == "kohya" and not FAMILIES[found.family].kohya_in_diffusers:
+        from .convert import as_diffusers
+
+        converted = as_diffusers(file, header, found)
+        layers = {part: {name for name in own if _in(converted, part, name)} for part, own in layers.items()}
     name = _free_name(modules, file, name)
     active = {part: _active(module) for part, module in modules.items()}
     try:
-        _load(pipe, file, name)
+        _load(pipe, file, name, converted)
         for part, module in modules.items():
             injected = lora_layers(module, name)
             if not injected or injected.keys() != layers[part]:
@@ -71,13 +75,25 @@ def load_adapter(
         _activate(module, [*active[part], name])
 
 
-def _load(pipe: StableDiffusionPipeline, file: Path, name: str) -> None:
-    """Raises: DataError with what diffusers' loader says."""
+def _in(tensors: Mapping[str, Tensor], component: str, layer: str) -> bool:
+    from .lora import on_disk
+
+    return f"{component}.{on_disk(component, layer)}.lora_A.weight" in tensors
+
+
+def _load(pipe: Any, file: Path, name: str, converted: Mapping[str, Tensor] | None) -> None:
+    """Load the file, or in its place the tensors that it was converted to.
+
+    Raises: DataError with what diffusers' loader says.
+    """
     from safetensors import SafetensorError
 
     faults = (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError, OSError, SafetensorError)
     try:
         with quiet_loaders():
+            if converted is not None:
+                pipe.load_lora_weights(dict(converted), adapter_name=name)
+                return
             pipe.load_lora_weights(
                 str(file.parent), weight_name=file.name, adapter_name=name, local_files_only=True, use_safetensors=True
             )
@@ -91,15 +107,20 @@ def _free_name(modules: Mapping[str, nn.Module], file: Path, name: str | None) -
     Raises: UsageError where it is taken or cannot be a name.
     """
     if name is None:
-        folders = [part.name for part in file.resolve().parents if part.name != "adapter"]
-        stem = folders[0] if file.name == DIFFUSERS_FILE and folders else file.stem
-        name = re.sub(r"\W+", "_", stem).strip("_") or "adapter"
+        name = name_of(file)
     elif not name or "." in name:
         raise UsageError(f"an adapter cannot be named {name!r}", "give a `name` without a dot")
     for component, module in modules.items():
         if name in vars(module).get("peft_config", {}):
             raise UsageError(f"the pipeline's {component} has an adapter named {name!r}", "give another `name`")
     return name
+
+
+def name_of(file: Path) -> str:
+    """What to call the adapter in a file: the file's own name, or the run's where a run gave it none of its own."""
+    folders = [part.name for part in file.resolve().parents if part.name != "adapter"]
+    stem = folders[0] if file.name == DIFFUSERS_FILE and folders else file.stem
+    return re.sub(r"\W+", "_", stem).strip("_") or "adapter"
 
 
 def _remove(modules: Mapping[str, nn.Module], name: str) -> None:
@@ -152,17 +173,20 @@ def _check_fit(file: Path, header: Header, found: Found, modules: Mapping[str, n
             for layer, part in module.named_modules()
             if isinstance(part, nn.Linear) and ".lora_" not in layer
         }
-        by_key = {_key(component, layer, found.style): layer for layer in sizes}
+        by_key: dict[str | None, list[str]] = {}
+        for layer in sizes:
+            by_key.setdefault(_key(component, layer, found), []).append(layer)
         layers[component] = set()
         for key, factors in found.components[component].items():
-            layer = by_key.get(key)
-            if layer is None:
+            own = by_key.get(key)
+            if own is None:
                 raise DataError(f"{file}: this pipeline's {component} has no layer {key}", OTHER_BASE)
             down, up = header.tensors[factors.down].shape, header.tensors[factors.up].shape
-            if (down[1], up[0]) != sizes[layer]:
-                own = f"this pipeline's layer {sizes[layer][0]} to {sizes[layer][1]}"
-                raise DataError(f"{file}: {key} maps {down[1]} to {up[0]} values, {own}", OTHER_BASE)
-            layers[component].add(layer)
+            width, rows = sizes[own[0]][0], sum(sizes[layer][1] for layer in own)
+            if (down[1], up[0]) != (width, rows):
+                here = f"this pipeline's layer {width} to {rows}"
+                raise DataError(f"{file}: {key} maps {down[1]} to {up[0]} values, {here}", OTHER_BASE)
+            layers[component] |= set(own)
     return layers
 
 
@@ -170,11 +194,14 @@ def _plain(layer: str) -> str:
     return layer.removesuffix(".base_layer").replace(".base_layer.", ".")
 
 
-def _key(component: str, layer: str, style: str) -> str:
+def _key(component: str, layer: str, found: Found) -> str | None:
+    """What the file calls a layer of the pipeline; with kohya's keys, several layers may share one."""
     from .lora import on_disk
 
     layer = on_disk(component, layer)
-    return kohya.key(component, layer) if style == "kohya" else f"{component}.{layer}"
+    if found.style == "kohya":
+        return FAMILIES[found.family].names.key(component, layer)
+    return f"{component}.{layer}"
 
 
 def _check_config(file: Path, header: Header) -> None:
@@ -199,7 +226,7 @@ def _check_config(file: Path, header: Header) -> None:
             raise DataError(f"{file}: is a DoRA, whose magnitudes diffusers drops without a word")
 
 
-def _check_values(file: Path) -> None:
+def check_values(file: Path) -> None:
     """Raises: DataError naming a tensor that is not finite."""
     import torch
     from safetensors import SafetensorError, safe_open

@@ -9,7 +9,8 @@ from ..atomic import storage
 from ..errors import NumbersError
 from . import container, kohya
 from .card import write_card
-from .metadata import diffusers_header, kohya_header
+from .families import FAMILIES
+from .metadata import diffusers_header, kohya_header, told_header
 from .sidecar import write_sidecars
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .about import About
+    from .families import Family
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 """The name that diffusers' loader looks for in a folder."""
@@ -95,21 +97,30 @@ def write_lora(folder: Path, state: Mapping[str, Tensor], *, rank: int, scale: f
         for layer, both in folded.items()
         for side, factor in zip("AB", both, strict=True)
     }
-    first = folder / DIFFUSERS_FILE
-    _write(first, container.pack(plain, diffusers_header(layers, about, rank=rank)))
-    second = folder / f"{about.name}.safetensors"
-    if all(p.component in kohya.PREFIXES for p in layers):
-        factors = _cast({kohya.key(p.component, p.layer): (p.down, p.up) for p in layers}, about)
+    first, second = folder / DIFFUSERS_FILE, folder / f"{about.name}.safetensors"
+    family = FAMILIES[about.family]
+    if family.kohya_in_diffusers:
+        _write(first, container.pack(plain, diffusers_header(layers, about, rank=rank)))
+        factors = _cast({_kohya_key(family, p): (p.down, p.up) for p in layers}, about)
         named = kohya.tensors(factors, alpha=rank * scale)
         _write(second, container.pack(named, kohya_header(named, about, rank=rank, alpha=rank * scale)))
-    else:  # no other tool reads kohya's keys of this family; ComfyUI reads diffusers'
-        _write(second, first.read_bytes())
+    else:  # ComfyUI reads diffusers' keys of this family, and diffusers would pass over kohya's
+        content = container.pack(plain, told_header(plain, layers, about, rank=rank))
+        _write(first, content)
+        _write(second, content)
     return [
         first,
         second,
         *write_sidecars(folder, about),
         write_card(folder, about, rank=rank, alpha=rank * scale, layers=layers),
     ]
+
+
+def _kohya_key(family: Family, pair: Pair) -> str:
+    key = family.names.key(pair.component, pair.layer)
+    if key is None:
+        raise ValueError(f"{pair.component}.{pair.layer}: has no name among kohya's")
+    return key
 
 
 def _cast(factors: Mapping[str, tuple[Tensor, Tensor]], about: About) -> dict[str, Sequence[Tensor]]:

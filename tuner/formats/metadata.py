@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import container
+from .families import FAMILIES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from .about import About
     from .lora import Pair
 
-ARCHITECTURES: Mapping[str, str] = {"sd15": "stable-diffusion-v1/lora"}
-"""modelspec's name by backbone."""
 IMPLEMENTATION = "https://github.com/Stability-AI/generative-models"
 """What modelspec calls the implementation whose tools read kohya's keys."""
 FULL: Mapping[str, str] = {
@@ -97,23 +96,48 @@ def kohya_header(tensors: Mapping[str, Tensor], about: About, *, rank: int, alph
     return {"format": "pt", **header}
 
 
+def told_header(tensors: Mapping[str, Tensor], layers: Sequence[Pair], about: About, *, rank: int) -> dict[str, str]:
+    """Header of a file with diffusers' keys that is read by every tool, so that it tells all there is to tell.
+
+    Holds no date, no path and no run name.
+    """
+    header = kohya_header(tensors, about, rank=rank, alpha=rank)
+    header.pop("ss_network_module", None)  # sd-scripts does not read these keys
+    return header | {"lora_adapter_metadata": adapter_config(layers, rank)}
+
+
+def converted_header(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], style: str, layers: Sequence[Pair], family: str
+) -> dict[str, str]:
+    """Header of a file whose tensors were given other keys: what the source said, less what is no longer so."""
+    stale = ("lora_adapter_metadata", "modelspec.hash_sha256", "sshs_", "ss_network_")
+    header = {key: text for key, text in metadata.items() if not key.startswith(stale)}
+    header |= {"format": "pt", "tuner_backbone": family}
+    rank = max(pair.down.shape[0] for pair in layers)
+    if style == "diffusers":
+        return header | {"lora_adapter_metadata": adapter_config(layers, rank)}
+    own = {"ss_network_module": FAMILIES[family].network_module, "ss_network_dim": str(rank)}
+    return _hashed(tensors, header | own | {"ss_base_model_version": FAMILIES[family].version, "ss_v2": "False"})
+
+
 def _browser_fields(about: About, *, rank: int, alpha: float) -> dict[str, Any]:
     """What browsers of models sort by."""
     from .. import __version__
 
+    family = FAMILIES[about.family]
     return {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": ARCHITECTURES.get(about.family, f"{about.family}/lora"),
+        "modelspec.architecture": family.architecture,
         "modelspec.implementation": IMPLEMENTATION,
         "modelspec.title": about.title,
         "modelspec.resolution": f"{about.resolution}x{about.resolution}",
         "modelspec.prediction_type": about.prediction,
         "modelspec.trigger_phrase": about.activation or None,
         "modelspec.usage_hint": f"for {about.base}" if about.base else None,
-        "ss_base_model_version": "sd_v1",
+        "ss_base_model_version": family.version,
         "ss_v2": "False",
         "ss_sd_model_name": about.base or None,
-        "ss_network_module": "networks.lora",
+        "ss_network_module": family.network_module,
         "ss_network_dim": rank,
         "ss_network_alpha": float(alpha),
         "ss_network_args": {},

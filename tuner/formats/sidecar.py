@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 from ..atomic import storage
 from ..errors import DataError
+from .families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from .about import About
-
-VERSIONS = {"sd15": "SD1"}
-"""A1111's name of the base family by backbone."""
 
 
 def write_sidecars(folder: Path, about: About) -> Sequence[Path]:
@@ -42,7 +40,7 @@ def _fields(about: About) -> dict[str, object]:
     ]
     fields: dict[str, object] = {
         "description": f"LoRA: {about.title}",
-        "sd version": VERSIONS.get(about.family, "Other"),
+        "sd version": FAMILIES[about.family].sidecar,
         "activation text": about.activation,
         "preferred weight": 1.0,
         "negative text": about.negative,

@@ -1,0 +1,69 @@
+"""By what a layer's factors are multiplied: kohya's alpha beside them, or peft's configuration in the header."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from .container import Header
+
+
+def scale_of(file: Path, header: Header, component: str, key: str, rank: int, alpha: float | None) -> float:
+    """Alpha / rank of one layer.
+
+    Args:
+        file: for messages.
+        header: the file's.
+        component: diffusers' name of the model.
+        key: the layer's key in the file.
+        rank: the layer's own.
+        alpha: as a tensor beside the factors gives it; None where there is none.
+
+    Raises: DataError where the header's configuration is broken.
+    """
+    if alpha is not None:
+        return alpha / rank
+    config = _config(file, header)
+    layer = key.removeprefix(f"{component}.")
+    patterns, otherwise = (config.get(f"{component}.{field}") for field in ("alpha_pattern", "lora_alpha"))
+    value = _number(file, _pattern(patterns, layer, otherwise))
+    if value is None:
+        return 1.0
+    return value / math.sqrt(rank) if config.get(f"{component}.use_rslora") else value / rank
+
+
+def _config(file: Path, header: Header) -> Mapping[str, Any]:
+    try:
+        config = json.loads(header.metadata.get("lora_adapter_metadata", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: its lora_adapter_metadata is not valid JSON") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{file}: its lora_adapter_metadata is not a table")
+    return config
+
+
+def _pattern(patterns: object, layer: str, otherwise: Any) -> Any:
+    """As peft looks a layer up: the first pattern that its name ends with, at a dot."""
+    for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
+        try:
+            if re.fullmatch(rf"(.*\.)?({pattern})", layer):
+                return value
+        except re.error:
+            continue
+    return otherwise
+
+
+def _number(file: Path, value: Any) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise DataError(f"{file}: its lora_adapter_metadata has the alpha {str(value)[:40]!r}, which is no number")
+    return float(value)
