@@ -13,6 +13,8 @@ from . import atomic
 if TYPE_CHECKING:
     from pathlib import Path
 
+LEVELS = 8
+"""Noise levels that each picture is measured at: the middle of each eighth of the levels that training draws."""
 SCHEMA = 1
 """Version of validation.json."""
 

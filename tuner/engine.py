@@ -143,6 +143,8 @@ class _Run:
         machine = planning.Machine(where.device.type, where.name, where.memory, where.weights.itemsize)
         plan = planning.plan(recipe, found, run_dir=self.place.path, machine=machine, processes=self.processes.count)
         planning.require(plan)
+        if plan.validation and plan.validation.advice:
+            watcher.warn(plan.validation.advice)
         self.draws = Draws(recipe.train.seed)
         model = recipe.backbone.load(device=torch.device("cpu"), dtype=where.weights)
         for note in model.notes:

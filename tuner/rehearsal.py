@@ -22,6 +22,10 @@ COUNTS = frozenset({"steps", "every", "generate", "accumulate", "warmup", "repea
 """Keys where the preset is an upper limit: a recipe that already asks for less keeps its own."""
 
 
+HOLD_OUT = 0.2
+"""Share of the training pictures that stands in for held-out ones that are not there."""
+
+
 @dataclass(slots=True)
 class Rehearsal:
     """A recipe's values after the preset."""
@@ -79,6 +83,7 @@ def rehearse(tree: Mapping[str, Any], overridden: Sequence[KeyPath] = ()) -> Reh
             if not _touched(path, overridden):
                 _limit(made, path, value, overridden)
     _stand_in(made, overridden)
+    _hold_out(made, overridden)
     return made
 
 
@@ -108,13 +113,7 @@ def _stand_in(made: Rehearsal, overridden: Sequence[KeyPath]) -> None:
     if not isinstance(data, dict):
         return
     for role in [role for role in BUNDLES if role in data]:
-        absent = [
-            path
-            for path in _places(made.tree, ("data", role, "path"))
-            if isinstance(given := _at(made.tree, path[:-1]).get("path"), str)
-            and not _touched(path, overridden)
-            and not os.path.exists(os.path.expanduser(given))
-        ]
+        absent = _absent(made, ("data", role, "path"), overridden)
         for path in absent:
             section = _at(made.tree, path[:-1])
             made.notes.append(
@@ -123,6 +122,26 @@ def _stand_in(made: Rehearsal, overridden: Sequence[KeyPath]) -> None:
             section["path"] = str(BUNDLES[role].folder)
         if absent:
             _speak(made, BUNDLES[role], overridden)
+
+
+def _absent(made: Rehearsal, keys: tuple[str, ...], overridden: Sequence[KeyPath]) -> list[KeyPath]:
+    """Where a key names a folder that is not on this machine, unless the command line named it."""
+    return [
+        path
+        for path in _places(made.tree, keys)
+        if isinstance(given := _at(made.tree, path[:-1]).get("path"), str)
+        and not _touched(path, overridden)
+        and not os.path.exists(os.path.expanduser(given))
+    ]
+
+
+def _hold_out(made: Rehearsal, overridden: Sequence[KeyPath]) -> None:
+    """Hold out some of the pictures that are there, where a folder of held-out ones is not."""
+    for path in _absent(made, ("validation", "images", "path"), overridden)[:1]:
+        given = _at(made.tree, path[:-1])["path"]
+        made.notes.append(f"{given} ({dotted(path)}) is not there; {HOLD_OUT:.0%} of the training pictures stand in")
+        del made.tree["validation"]["images"]
+        made.set(("validation", "hold_out"), HOLD_OUT)
 
 
 def _speak(made: Rehearsal, bundle: Bundle, overridden: Sequence[KeyPath]) -> None:

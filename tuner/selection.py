@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .best import Best, History
+from .best import LEVELS, Best, History
 
 if TYPE_CHECKING:
     from .data.held_out import HeldOut
@@ -42,7 +42,7 @@ class Selection:
     ) -> Selection:
         if held_out is None:
             return cls(place, watcher)
-        from .validation import LEVELS, Validator
+        from .validation import Validator
 
         averaged = training.average is not None
         device = training.guard.scale.device

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .best import Measured
+from .best import LEVELS, Measured
 from .data.batches import Look, one_draw
 from .samples import at_rest
 from .types import Batch, Draw, Role
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from .draws import Draws
     from .student import Student
     from .training import Training
-
-LEVELS = 8
-"""Noise levels that each picture is measured at: the middle of each eighth of the levels that training draws."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class SD15(Backbone, name="sd15"):
         "sample.steps": 12,
         "sample.guidance": 5.0,
         "sample.size": None,
+        "validation.every": 125,
         "save.every": 125,
         "log.every": 10,
     }

@@ -55,6 +55,7 @@ class SD35(Backbone, name="sd35"):
         "sample.steps": 12,
         "sample.guidance": 4.0,
         "sample.size": None,
+        "validation.every": 125,
         "save.every": 125,
         "log.every": 10,
     }

@@ -38,8 +38,10 @@ def cache_costs(
     seen: Sequence[Exposure],
     captions: Captions,
     total: Length,
+    *,
+    held_out: int = 0,
 ) -> list[CacheCost]:
-    """Both choices, the recipe's own first."""
+    """Both choices, the recipe's own first. The `held_out` pictures of the validation are cached either way."""
     data = recipe.data
     flips = 2 if data.flip else 1
     own = [exposure for exposure in seen if not exposure.mirrors]
@@ -48,7 +50,8 @@ def cache_costs(
     count = (own[0].pictures + others) * flips
     pixels = [bucket.size[0] * bucket.size[1] for bucket in buckets for _ in range(bucket.pictures)]
     area = sum(pixels) / len(pixels) if pixels else data.resolution**2
-    latents = count * 2 * layout.channels * area / layout.factor**2 * 4  # mean and log-variance, float32
+    each = 2 * layout.channels * area / layout.factor**2 * 4  # mean and log-variance, float32
+    latents, kept = (count + held_out) * each, held_out * each
 
     trains_text = any(adapter.trains_text() for adapter in recipe.adapters)
     texts = 0 if trains_text else captions.unique + (1 if data.caption_dropout else 0)
@@ -56,8 +59,8 @@ def cache_costs(
     visits = total.units_a_step * len(own)
     spoken = total.units_a_step * len(seen)
     costs = [
-        CacheCost("disk", int(latents + embeddings), count, 0, spoken if trains_text else 0, not fresh(recipe)),
-        CacheCost("off", int(embeddings), 0, visits, spoken if trains_text else 0),
+        CacheCost("disk", int(latents + embeddings), count + held_out, 0, spoken * trains_text, not fresh(recipe)),
+        CacheCost("off", int(kept + embeddings), held_out, visits, spoken * trains_text),
     ]
     return costs if data.cache == "disk" else costs[::-1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..best import LEVELS
 from ..terminal import duration
 from .disk import size
 
@@ -88,8 +89,15 @@ def picture_lines(plan: Plan) -> list[str]:
         made = f", {'all' if drawn == e.pictures else drawn} drawn by the base first" if drawn else ""
         repeats = f" ({e.units} with repeats)" if e.units != e.pictures else ""
         lines.append(f"{e.role}: {plural(e.pictures, 'picture')}{repeats}{made}; each is seen {times(e.visits)}")
+    if plan.validation:
+        v = plan.validation
+        often = "once" if v.measurements == 1 else f"{v.measurements:,} times"
+        lines.append(
+            f"validation: {plural(v.pictures, 'picture')} never learned from, measured {often} at {LEVELS} levels"
+        )
     lines += capped([f"refused: {name}: {reason}" for name, reason in plan.refused])
-    return lines + capped([f"note: {note}" for note in plan.notes])
+    advice = [plan.validation.advice] if plan.validation and plan.validation.advice else []
+    return lines + capped([f"note: {note}" for note in [*advice, *plan.notes]])
 
 
 def times(visits: float) -> str:
@@ -142,6 +150,7 @@ def cache_lines(plan: Plan) -> list[str]:
             what = f"at most {size(cost.bytes)}; {once} encoded once, before the first step"
         else:
             what = f"{plural(cost.encoded_a_step, 'picture')} encoded in every step"
+            what += f", {plural(cost.encoded_before, 'held-out picture')} once" if cost.encoded_before else ""
         mark = " (this recipe)" if number == 0 else ""
         if not cost.possible:
             mark = " (not here, where every visit changes the picture)"
@@ -185,8 +194,18 @@ def disk_lines(plan: Plan) -> list[str]:
 
 
 def time_lines(plan: Plan) -> list[str]:
+    measured = validation_lines(plan)
     if plan.seconds is None:
-        return ["not known: no run like this was measured here. It is shown once the first steps are done"]
-    return [
-        f"about {duration(plan.seconds)} of training, at the {plan.steps_a_second:.2g} steps a second measured before"
-    ]
+        unknown = "not known: no run like this was measured here. It is shown once the first steps are done"
+        return [unknown, *measured]
+    rate = f"{plan.steps_a_second:.2g} steps a second measured before"
+    return [f"about {duration(plan.seconds)} of training, at the {rate}", *measured]
+
+
+def validation_lines(plan: Plan) -> list[str]:
+    """What the held-out pictures take, in steps where no rate is known."""
+    cost, seconds = plan.validation, plan.validation_seconds
+    if cost is None:
+        return []
+    long = f"about {duration(seconds)}" if seconds is not None else f"about as long as {plural_of(cost.steps, 'step')}"
+    return [f"validation: {long}, for {plural(cost.predictions, 'prediction')} (estimate)"]

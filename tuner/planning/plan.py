@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.held_out import ROLE as HELD_OUT
 from ..errors import StorageError, TunerError, UsageError
 from . import disk
 from .cache_cost import CacheCost, cache_costs
@@ -13,6 +14,7 @@ from .length import Exposure, Length, exposures, length
 from .machine import Machine, find_machine
 from .memory import Load, Memory, memory
 from .pictures import Bucket, Captions, bucket_table, caption_facts
+from .validation_cost import ValidationCost, validation_cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,6 +57,8 @@ class Plan:
     refused: Sequence[tuple[str, str]]
     """Files that cannot be used, and why."""
     notes: Sequence[str]
+    validation: ValidationCost | None = None
+    """What the held-out pictures cost; None without them."""
     refusals: list[str] = field(default_factory=list)
     """Why this run cannot be done here; empty where it can."""
 
@@ -67,6 +71,12 @@ class Plan:
         """Of training alone; None without a measured rate."""
         return self.length.steps / self.steps_a_second if self.steps_a_second else None
 
+    @property
+    def validation_seconds(self) -> float | None:
+        """Of all measurements on held-out pictures, an estimate; None without a measured rate."""
+        steps = self.validation.steps if self.validation else 0.0
+        return steps / self.steps_a_second if self.steps_a_second else None
+
     def __str__(self) -> str:
         from .page import page
 
@@ -77,6 +87,7 @@ class Plan:
         tree = asdict(self)
         tree["length"] |= {"epochs": self.length.epochs, "units_seen": self.length.units_seen}
         tree["trainable"], tree["seconds"] = self.trainable, self.seconds
+        tree["validation_seconds"] = self.validation_seconds
         tree["refused"] = [{"name": name, "reason": reason} for name, reason in self.refused]
         tree["memory"] = {
             name: {
@@ -135,7 +146,8 @@ def plan(
     captions = caption_facts(everyone, (layout.caption_tokens or layout.tokens) - 2)
     counts = [count for adapter in recipe.adapters for count in adapter.count(recipe.backbone, layout)]
     trainable = sum(count.parameters for count in counts)
-    caches = cache_costs(recipe, layout, buckets, seen, captions, total)
+    held = len(scan.examples.get(HELD_OUT, ()))
+    caches = cache_costs(recipe, layout, buckets, seen, captions, total, held_out=held)
     machine = machine or find_machine(recipe.train)
     load = load_of(recipe, layout, buckets, len(roles), trainable, bool(generate))
     state = trainable * (8 + (4 if recipe.train.ema else 0))
@@ -161,6 +173,7 @@ def plan(
         steps_a_second=steps_a_second,
         refused=[(item.name, item.reason) for item in scan.refused],
         notes=list(scan.notes),
+        validation=validation_cost(recipe, held, total.units_a_step * len(roles), total),
     )
     result.refusals.extend(refusals(result))
     return result
