@@ -43,17 +43,22 @@ def vocabulary(pairs: Sequence[tuple[str, str]]) -> dict[str, int]:
     return {token: index for index, token in enumerate(dict.fromkeys(tokens))}
 
 
-def tokenizer_files() -> dict[str, str | dict[str, object]]:
-    """The files of a `tokenizer` folder by name: JSON trees, or text."""
+def tokenizer_files(length: int = LENGTH, pad: str = END) -> dict[str, str | dict[str, object]]:
+    """The files of a `tokenizer` folder by name: JSON trees, or text.
+
+    Args:
+        length: positions of the text model.
+        pad: what fills a caption up; Stable Diffusion 3's second tokenizer takes `!`.
+    """
     pairs = merges()
-    marks: dict[str, object] = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
+    marks: dict[str, object] = {"bos_token": START, "eos_token": END, "pad_token": pad, "unk_token": END}
     return {
         "vocab.json": dict(vocabulary(pairs)),
         "merges.txt": "\n".join(["#version: 0.2", *(f"{a} {b}" for a, b in pairs)]) + "\n",
         "special_tokens_map.json": marks,
         "tokenizer_config.json": {
             "tokenizer_class": "CLIPTokenizer",
-            "model_max_length": LENGTH,
+            "model_max_length": length,
             "do_lower_case": True,
             **marks,
         },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -13,6 +13,7 @@ from . import pictures
 from .fit import Course, fit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -36,20 +37,34 @@ CONFIG = {
 }
 
 
-def train(folder: Path) -> AutoencoderKL:
-    """The trained VAE; its `scaling_factor` makes the latents of drawn pictures one wide."""
+def train(
+    folder: Path, config: Mapping[str, Any] = CONFIG, course: Course = COURSE, *, blur: float = 0.0
+) -> AutoencoderKL:
+    """The trained VAE; its `scaling_factor` makes the latents of drawn pictures one wide.
+
+    Args:
+        folder: for its states.
+        config: of the VAE.
+        course: how long.
+        blur: up to how much noise, in the latents' own width, the decoder must see through: latents that survive it
+            are easier to denoise, and a denoiser's small errors leave no trace (Yang et al. 2025, latent denoising).
+    """
     torch.manual_seed(pictures.SEED)
-    vae = AutoencoderKL.from_config(CONFIG).to(memory_format=torch.channels_last)  # type: ignore[union-attr]
+    vae = AutoencoderKL.from_config(dict(config)).to(memory_format=torch.channels_last)  # type: ignore[union-attr]
     pool = cache(lambda: pictures.everything(POOL))  # drawn at the first step, if there is one to do
 
     def loss(step: int) -> Tensor:
-        x = pictures.to_input(pool()[pictures.batch("vae", step, COURSE.batch, POOL)])
+        x = pictures.to_input(pool()[pictures.batch("vae", step, course.batch, POOL)])
         torch.manual_seed(step)
         posterior = vae.encode(x).latent_dist
-        return error(vae.decode(posterior.sample()).sample, x) + KL * posterior.kl().mean()
+        latents = posterior.sample()
+        if blur:
+            share = blur * torch.rand(len(x), 1, 1, 1)
+            latents = latents + share * latents.std() * torch.randn(latents.shape)
+        return error(vae.decode(latents).sample, x) + KL * posterior.kl().mean()
 
-    fit(vae, loss, COURSE, folder)
-    vae.register_to_config(scaling_factor=scale(vae, pictures.everything(500)))
+    fit(vae, loss, course, folder)
+    vae.register_to_config(scaling_factor=shift_and_scale(vae, pictures.everything(500))[1])
     return vae
 
 
@@ -61,10 +76,10 @@ def error(found: Tensor, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def scale(vae: AutoencoderKL, drawn: Tensor) -> float:
-    """1 / the standard deviation of the latents (Rombach et al. 2022, appendix G)."""
+def shift_and_scale(vae: AutoencoderKL, drawn: Tensor) -> tuple[float, float]:
+    """Mean of the latents, and 1 / their standard deviation around it (Rombach et al. 2022, appendix G)."""
     latents = vae.encode(pictures.to_input(drawn)).latent_dist.mode()  # type: ignore[union-attr]
-    return round(1 / float(latents.std()), 5)
+    return round(float(latents.mean()), 5), round(1 / float(latents.std()), 5)
 
 
 @torch.no_grad()

@@ -22,21 +22,22 @@ BLUR = 0.08
 """Noise on the latents, in their own width, as a sampler leaves some."""
 
 
-def train(folder: Path, vae: AutoencoderKL) -> AutoencoderKL:
+def train(folder: Path, vae: AutoencoderKL, course: Course = COURSE) -> AutoencoderKL:
     """The same VAE with a better decoder; the encoder, and so every latent, is as it was."""
     torch.manual_seed(pictures.SEED + 1)
     vae.encoder.requires_grad_(False)
-    vae.quant_conv.requires_grad_(False)  # type: ignore[union-attr]
+    if vae.quant_conv is not None:
+        vae.quant_conv.requires_grad_(False)
     pool = cache(lambda: pictures.everything(POOL))
     width = 1 / vae.config.scaling_factor  # type: ignore[union-attr]
 
     def loss(step: int) -> Tensor:
-        x = pictures.to_input(pool()[pictures.batch("decoder", step, COURSE.batch, POOL)])
+        x = pictures.to_input(pool()[pictures.batch("decoder", step, course.batch, POOL)])
         torch.manual_seed(step)
         with torch.no_grad():
             latents = vae.encode(x).latent_dist.sample()  # type: ignore[union-attr]
             latents = latents + BLUR * width * torch.rand(len(x), 1, 1, 1) * torch.randn(latents.shape)
         return error(vae.decode(latents).sample, x)  # type: ignore[union-attr]
 
-    fit(vae, loss, COURSE, folder)
+    fit(vae, loss, course, folder)
     return vae

@@ -1,0 +1,82 @@
+"""The toybox's Stable Diffusion 3.5, from nothing to the files that ship."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ... import toybox
+from ...backbones.clip_tokenizer import load_tokenizer
+from ...backbones.sd35_text import load_t5_tokenizer
+from . import autoencoder, decoder, pictures, sd35_parts, sd35_publish, sd35_readers, sd35_transformer
+from .fit import Course
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Courses:
+    """How long each part learns."""
+
+    vae: Course = Course(steps=1800, lr=3e-3, batch=24, decay=0.6, weight_decay=0.0, ema=0.995)
+    reader: Course = sd35_readers.COURSE
+    transformer: Course = sd35_transformer.COURSE
+    composed: Course = sd35_transformer.COMPOSED
+    decoder: Course = Course(steps=800, lr=1.5e-3, batch=24, decay=0.7, weight_decay=0.0, ema=0.995)
+
+    def upto(self, steps: int) -> Courses:
+        """The same, none longer than `steps`; with 0 every part is as its newest state has it."""
+        return Courses(**{name: replace(getattr(self, name), steps=min(steps, getattr(self, name).steps))
+                          for name in self.__slots__})  # fmt: skip
+
+
+COURSES = Courses()
+BLUR = 0.4
+"""Noise that the VAE's decoder learns to see through, see `autoencoder.train`."""
+
+
+def make(state: Path, place: Path | None = None, courses: Courses = COURSES) -> Path:
+    """Train each part from its newest state and publish the model; where it lies.
+
+    Args:
+        state: folder for the states of training.
+        place: where the model goes; the package by default.
+        courses: how long.
+    """
+    tokenizers = _tokenizers()
+    parts = _encoders(state, tokenizers, courses)
+    vae: Any = autoencoder.train(state / "sd35-vae", sd35_parts.VAE, courses.vae, blur=BLUR)
+    shift, scale = autoencoder.shift_and_scale(vae, pictures.everything(500))
+    vae.register_to_config(shift_factor=shift, scaling_factor=scale)
+    parts["vae"] = vae.requires_grad_(False)
+    stages = (courses.transformer, courses.composed)
+    parts["transformer"] = sd35_transformer.train(state / "sd35-transformer", parts, tokenizers, stages)
+    parts["vae"] = decoder.train(state / "sd35-decoder", vae.requires_grad_(True), courses.decoder)
+    place = place or toybox.folder("sd35")
+    sd35_publish.pipeline(place, parts)
+    return place
+
+
+def _encoders(state: Path, tokenizers: dict[str, Any], courses: Courses) -> dict[str, nn.Module]:
+    encoders: dict[str, nn.Module] = {
+        name: sd35_readers.train_clip(state / f"sd35-{name}", name, tokenizers[name], courses.reader)
+        for name in sd35_parts.CLIPS
+    }
+    encoders["text_encoder_3"] = sd35_readers.train_t5(
+        state / "sd35-text_encoder_3", tokenizers["text_encoder_3"], courses.reader
+    )
+    return encoders
+
+
+def _tokenizers() -> dict[str, Any]:
+    """As the backbone will load them, by the name of their text encoder."""
+    with tempfile.TemporaryDirectory() as scratch:
+        sd35_publish.tokenizers(Path(scratch))
+        return {
+            "text_encoder": load_tokenizer(Path(scratch, "tokenizer"), sd35_parts.CLIP_LENGTH),
+            "text_encoder_2": load_tokenizer(Path(scratch, "tokenizer_2"), sd35_parts.CLIP_LENGTH),
+            "text_encoder_3": load_t5_tokenizer(Path(scratch, "tokenizer_3")),
+        }
