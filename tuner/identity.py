@@ -45,7 +45,7 @@ def identity(
 def _pictures(examples: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
     """By uid, since a renamed file is the same picture."""
     rows = {
-        role: {e.uid: f"{' | '.join(e.captions)} (weight {e.weight:g}, x{e.repeats})" for e in members}
+        role: {e.uid: f"{_captions(e)} (weight {e.weight:g}, x{e.repeats})" for e in members}
         for role, members in examples.items()
     }
     count = sum(len(members) for members in rows.values())
@@ -53,6 +53,12 @@ def _pictures(examples: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
         return rows
     text = "\n".join(f"{role} {uid} {row}" for role, members in rows.items() for uid, row in sorted(members.items()))
     return {"count": count, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _captions(example: Example) -> str:
+    if not example.caption_weights:
+        return " | ".join(example.captions)
+    return " | ".join(f"{w:g} {text}" for w, text in zip(example.caption_weights, example.captions, strict=True))
 
 
 def environment() -> dict[str, Any]:

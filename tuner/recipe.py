@@ -87,6 +87,9 @@ class Recipe(Part):
         return self
 
     def _text_problems(self) -> Sequence[Problem]:
+        if self.data.encoder_dropout and len(self.backbone.text_components) < 2:
+            text = f"{self.backbone.key} has one text encoder, which cannot be left out; there is caption_dropout"
+            return [("data.encoder_dropout", text, "value_error")]
         trains_text = any(adapter.trains_text() for adapter in self.adapters)
         first = self.sources.get(next(iter(self.task.sources)), ())
         if not trains_text and self.data.caption_dropout == 1 and any(s.caption for s in first):

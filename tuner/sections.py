@@ -40,6 +40,9 @@ class DataOptions(Part):
     """Word put in front of each caption of the first role that lacks it."""
     caption_dropout: float = Field(default=0.0, ge=0, le=1)
     """Share of visits that see an empty caption instead."""
+    encoder_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of visits that do without a text encoder (zeros in its place), drawn for each of them by itself; where
+    there are several. SD3 was trained at 0.463; an adapter needs none."""
     flip: bool = False
     """Show each picture mirrored on half of its visits; not for faces, text, or anything with a left and a right."""
     color_jitter: float = Field(default=0.0, ge=0, le=1)

@@ -24,6 +24,7 @@ class Picture:
     uid: str
     captions: tuple[str, ...]
     weight: float = 1.0
+    caption_weights: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:

@@ -46,6 +46,7 @@ class SD35Model(DiffusionModel):
         self.channels: int = self.vae.config["latent_channels"]
         self.factor = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
         self._t5_length = backbone.t5_length
+        self._parts = sd35_text.parts(self.text_encoders, self.denoiser.config["pooled_projection_dim"])  # type: ignore[index]
         self._identify = identify
         self._identities: dict[str, str] = {}
         self._scale = float(self.vae.config["scaling_factor"])
@@ -74,13 +75,19 @@ class SD35Model(DiffusionModel):
     def encode_text(self, tokens: Tokens) -> Cond:
         """`text` (B, 77 + t5_length, D) and `pooled` (B, P), differentiable in the CLIPs."""
         config: Mapping[str, Any] = self.denoiser.config  # type: ignore[assignment]
-        return sd35_text.encode(
+        left_out = {name: ids[:, 0] < 0 for name, ids in tokens.ids.items()}
+        cond = sd35_text.encode(
             self.text_encoders,
-            tokens,
+            Tokens({name: ids.clamp(min=0) for name, ids in tokens.ids.items()}),
             pooled_width=config["pooled_projection_dim"],
             width=config["joint_attention_dim"],
             t5_length=self._t5_length,
         )
+        return self.without(cond, left_out)
+
+    def without(self, cond: Cond, dropped: Mapping[str, Tensor]) -> Cond:
+        """As in the base class: zeros where the pipeline has zeros for an encoder that is not there."""
+        return sd35_text.silence(cond, dropped, self._parts)
 
     def denoise(self, x_t: Tensor, timestep: Tensor, cond: Cond) -> Tensor:
         """As in the base class: the velocity at sigma = timestep / 1000, which stays float32 up to its sinusoids."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
@@ -120,6 +121,51 @@ def encode(encoders: Mapping[str, nn.Module], tokens: Tokens, *, pooled_width: i
     before = torch.cat(layers, -1)  # (B, 77, D of both CLIPs)
     before = torch.nn.functional.pad(before, (0, width - before.shape[-1]))
     return Cond({"text": torch.cat([before, behind], -2), "pooled": torch.cat(pooled, -1)})
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where one text encoder's share of the conditioning lies."""
+
+    tokens: slice
+    """In `text`, along L."""
+    columns: slice
+    """In `text`, along D, and in `pooled`, where a CLIP is as wide."""
+    pools: bool
+
+
+def parts(encoders: Mapping[str, nn.Module], pooled_width: int) -> dict[str, Part]:
+    """The share of each encoder that is there; `pooled_width` is that of both CLIPs together."""
+    found: dict[str, Part] = {}
+    configs: dict[str, Any] = {name: encoders[name].config for name in CLIPS if name in encoders}
+    widths = {name: config.projection_dim for name, config in configs.items()}
+    length = next(config.max_position_embeddings for config in configs.values())
+    start = 0
+    for name in CLIPS:
+        width = widths.get(name, pooled_width - sum(widths.values()))
+        if name in widths:
+            found[name] = Part(slice(0, length), slice(start, start + width), pools=True)
+        start += width
+    if T5 in encoders:
+        found[T5] = Part(slice(length, None), slice(0, None), pools=False)
+    return found
+
+
+def silence(cond: Cond, dropped: Mapping[str, Tensor], parts: Mapping[str, Part]) -> Cond:
+    """Zeros in the shares of the encoders that an example does without, as `encode` has them for absent ones.
+
+    Args:
+        cond: `text` and `pooled`.
+        dropped: by name of an encoder, (B,) bool.
+        parts: of the encoders.
+    """
+    text, pooled = cond["text"].clone(), cond["pooled"].clone()
+    for name, lost in dropped.items():
+        part, gone = parts[name], lost.to(text.device)
+        text[:, part.tokens, part.columns] = text[:, part.tokens, part.columns].masked_fill(gone[:, None, None], 0)
+        if part.pools:
+            pooled[:, part.columns] = pooled[:, part.columns].masked_fill(gone[:, None], 0)
+    return Cond({"text": text, "pooled": pooled})
 
 
 def _clip(encoder: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:

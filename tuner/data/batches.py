@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
 
 from ..types import Batch, Draw, Role
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..draws import Draws
     from ..types import Cond, Posterior, Tokens
+    from .encoder_dropout import EncoderDropout
     from .order import Bucket, MicroBatch, Order, Visit
     from .scan import Example
 
@@ -45,20 +47,28 @@ Texts = Callable[[Sequence[str]], "Cond | Tokens"]
 
 @dataclass(frozen=True, slots=True)
 class Recital:
-    """How captions are chosen."""
+    """How captions are chosen, and what reads them."""
 
     dropout: float
     """Share of visits that see the empty caption."""
     mirrored: Mapping[str, str]
     """The one caption of each role that mirrors another's pictures."""
+    encoders: EncoderDropout | None = None
+    """Leaves text encoders out of a batch; None leaves out none."""
 
     def caption(self, role: Role, example: Example, draws: Draws, ids: tuple[str | int, ...]) -> str:
         if self.dropout and draws.uniform("caption_dropout", *ids) < self.dropout:
             return ""
         if role.mirrors:
             return self.mirrored[role.name]
-        captions = example.captions
-        return captions[draws.below(len(captions), "caption", *ids) if len(captions) > 1 else 0]
+        captions, weights = example.captions, example.caption_weights
+        if len(captions) == 1:
+            return captions[0]
+        if not weights:
+            return captions[draws.below(len(captions), "caption", *ids)]
+        place = draws.uniform("caption", *ids) * sum(weights)
+        ends = [end for end in accumulate(weights) if end <= place]
+        return captions[min(len(ends), len(captions) - 1)]
 
 
 class Batches:
@@ -143,7 +153,10 @@ class Batches:
         epsilon = self._stack("posterior", Draw("normal", "latent"), shape, [look.ids for look in looks])
         latents = mean + (0.5 * posterior.logvar).exp() * epsilon.to(mean.device)
         drawn = {name: self._stack(name, draw, shape, noise_ids) for name, draw in self.needs.items()}
-        return Batch(latents, drawn, self.texts(captions), torch.tensor(weights, dtype=torch.float32), self.roles)
+        text = self.texts(captions)
+        if self.recital.encoders:
+            text = self.recital.encoders(text, self.draws, noise_ids)
+        return Batch(latents, drawn, text, torch.tensor(weights, dtype=torch.float32), self.roles)
 
     def _ids_of_first(self, unit: Mapping[str, Visit]) -> tuple[str | int, ...]:
         example, visit, home = self._example(self.roles[0], unit)

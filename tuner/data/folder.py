@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from . import metadata, picture_kinds
-from .listing import FileReader, Listing, Picture, Refused, count, shown, some
+from .listing import FileReader, Given, Listing, Picture, Refused, count, shown, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from .sources import CaptionChoice
 
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx", "icon\r"}
 
@@ -85,7 +87,14 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def list_pictures(place: Path, label: str, caption_column: str, *, shown_as: str = "") -> Listing:
+def list_pictures(
+    place: Path,
+    label: str,
+    caption_column: str,
+    *,
+    shown_as: str = "",
+    mix: Sequence[CaptionChoice] | None = None,
+) -> Listing:
     """The pictures of a folder (or one picture), with the captions that lie beside them.
 
     Args:
@@ -93,12 +102,13 @@ def list_pictures(place: Path, label: str, caption_column: str, *, shown_as: str
         label: the recipe's key, for messages.
         caption_column: key or column of the metadata files.
         shown_as: how messages call the place; its path where empty.
+        mix: several captions a picture, instead of its .txt or its row in `caption_column`.
 
     Raises: DataError if the place cannot be read, is a file but no picture, or is an empty folder.
     """
     name = shown_as or shown(str(place))
     if not place.is_dir():
-        return _one(place, label, name)
+        return _one(place, label, name, mix)
     files = _walk(place)
     if not (files.pictures or files.refused):
         found = "is empty" if not (files.texts or files.others) else "has no pictures in it"
@@ -108,26 +118,36 @@ def list_pictures(place: Path, label: str, caption_column: str, *, shown_as: str
         )
     listing = Listing(refused=[Refused(_join(name, path), reason) for path, reason in files.refused])
     listing.notes += _left_out(files, name)
-    sidecars, clashes = _pair(files.pictures, files.texts)
+    endings = [".txt"] if mix is None else [choice.ending for choice in mix if choice.ending]
+    columns = [caption_column] if mix is None else [choice.column for choice in mix if choice.column]
+    sidecars: dict[str, dict[PurePosixPath, PurePosixPath]] = {}
+    clashes: dict[PurePosixPath, str] = {}
+    for ending in endings:
+        sidecars[ending], faults = _pair(files.pictures, files.texts, ending)
+        clashes |= faults
     listing.refused += [Refused(_join(name, path), reason) for path, reason in clashes.items()]
-    rows = _rows(place, files, name, caption_column, listing)
+    rows = _rows(place, files, name, columns, listing)
     for path in files.pictures:
         if path in clashes:
             continue
         reader = FileReader(place / path, _join(name, path))
         row = rows.get(metadata.normal(str(path)))
-        beside = sidecars.get(path)
+        beside = {ending: place / found[path] for ending, found in sidecars.items() if path in found}
+        if mix is not None:
+            listing.pictures.append(Picture(reader.name, reader, mix=_given(mix, beside, row)))
+            continue
         listing.pictures.append(
             Picture(
                 reader.name,
                 reader,
-                sidecar=place / beside if beside else None,
+                sidecar=beside.get(".txt"),
                 captions=row.captions if row else (),
                 caption_from="metadata" if row and row.captions else "none",
             )
         )
-    unused = sorted(set(files.texts) - set(sidecars.values()), key=natural)
-    unused = [text for text in unused if text not in _claimed(clashes, files.texts)]
+    used = {text for found in sidecars.values() for text in found.values()}
+    unused = sorted(set(files.texts) - used, key=natural)
+    unused = [text for text in unused if text not in _claimed(clashes, files.texts, endings)]
     if unused:
         listing.notes.append(
             f"{name}: {count(len(unused), '.txt file')} without a picture of that name: {_list(unused)}"
@@ -135,7 +155,28 @@ def list_pictures(place: Path, label: str, caption_column: str, *, shown_as: str
     return listing
 
 
-def _one(place: Path, label: str, name: str) -> Listing:
+def _given(
+    mix: Sequence[CaptionChoice], beside: Mapping[str, Path], row: metadata.Row | None = None
+) -> tuple[Given, ...]:
+    """What each choice gives one picture.
+
+    Args:
+        mix: the choices.
+        beside: caption files of the picture by ending.
+        row: its row of the metadata file.
+    """
+    return tuple(
+        Given(
+            choice.place,
+            choice.weight,
+            sidecar=beside.get(choice.ending) if choice.ending else None,
+            captions=row.by_column.get(choice.column, ()) if row and choice.column else (),
+        )
+        for choice in mix
+    )
+
+
+def _one(place: Path, label: str, name: str, mix: Sequence[CaptionChoice] | None) -> Listing:
     suffix = place.suffix.lower()
     if suffix not in picture_kinds.SUFFIXES:
         hint = "give its folder, or unpack it"
@@ -144,6 +185,10 @@ def _one(place: Path, label: str, name: str) -> Listing:
         elif suffix in picture_kinds.UNREAD_SUFFIXES:
             hint = picture_kinds.UNREAD_SUFFIXES[suffix]
         raise DataError(f"{label}.path: {name} is a file, and neither a folder nor a picture", hint)
+    if mix is not None:
+        files = {choice.ending: place.with_suffix(choice.ending) for choice in mix if choice.ending}
+        beside = {ending: file for ending, file in files.items() if file.is_file()}
+        return Listing([Picture(name, FileReader(place, name), mix=_given(mix, beside))])
     text = place.with_suffix(".txt")
     return Listing([Picture(name, FileReader(place, name), sidecar=text if text.is_file() else None)])
 
@@ -208,13 +253,14 @@ def _left_out(files: _Files, name: str) -> list[str]:
 
 
 def _pair(
-    pictures: Iterable[PurePosixPath], texts: Iterable[PurePosixPath]
+    pictures: Iterable[PurePosixPath], texts: Iterable[PurePosixPath], ending: str
 ) -> tuple[dict[PurePosixPath, PurePosixPath], dict[PurePosixPath, str]]:
-    """The .txt of each picture, and the pictures for which there is more than one way to say which it is."""
+    """The file with that ending of each picture, and the pictures for which there is more than one way to say which."""
     exact, loose = defaultdict(list), defaultdict(list)
     for text in texts:
-        exact[str(text.with_suffix(""))].append(text)
-        loose[str(text.with_suffix("")).casefold()].append(text)
+        if text.name.lower().endswith(ending.lower()):
+            exact[_stem(text, ending)].append(text)
+            loose[_stem(text, ending).casefold()].append(text)
     owners: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
     clashes: dict[PurePosixPath, str] = {}
     undecided = []
@@ -239,12 +285,18 @@ def _pair(
     return {p[0]: text for text, p in owners.items() if len(p) == 1}, clashes
 
 
-def _claimed(clashes: Iterable[PurePosixPath], texts: Iterable[PurePosixPath]) -> set[PurePosixPath]:
-    stems = {str(path.with_suffix("")).casefold() for path in clashes}
-    return {text for text in texts if str(text.with_suffix("")).casefold() in stems}
+def _stem(text: PurePosixPath, ending: str) -> str:
+    return str(text)[: -len(ending)]
 
 
-def _rows(root: Path, files: _Files, name: str, column: str, listing: Listing) -> dict[str, metadata.Row]:
+def _claimed(
+    clashes: Iterable[PurePosixPath], texts: Iterable[PurePosixPath], endings: Iterable[str]
+) -> set[PurePosixPath]:
+    names = {f"{path.with_suffix('')}{ending}".casefold() for path in clashes for ending in endings}
+    return {text for text in texts if str(text).casefold() in names}
+
+
+def _rows(root: Path, files: _Files, name: str, columns: Sequence[str], listing: Listing) -> dict[str, metadata.Row]:
     """The metadata rows by picture, relative to `root`; rows that are not used join `listing.refused`."""
     known = {metadata.normal(str(path)) for path in files.pictures}
     rows: dict[str, metadata.Row] = {}
@@ -253,11 +305,12 @@ def _rows(root: Path, files: _Files, name: str, column: str, listing: Listing) -
             raise DataError(f"{_join(name, both[0])} and {_join(name, both[1])} are both there", "keep one of them")
     for path in files.tables:
         shown_as = _join(name, path)
-        table = metadata.read(FileReader(root / path, shown_as)(), shown_as, column)
-        if table.columns and column not in table.columns:
-            listing.notes.append(
-                f"{shown_as}: no row has the key {column!r}; there is {some(map(repr, table.columns))}"
-            )
+        table = metadata.read(FileReader(root / path, shown_as)(), shown_as, *columns)
+        listing.notes += [
+            f"{shown_as}: no row has the key {column!r}; there is {some(map(repr, table.columns))}"
+            for column in columns
+            if table.columns and column not in table.columns
+        ]
         for picture, row in table.rows.items():
             full = metadata.normal(str(path.parent / picture))
             if full in known:

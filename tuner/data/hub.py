@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, TunerError
 from .folder import locate, natural
-from .listing import FileReader, Listing, Picture, Refused, shown, some
+from .listing import FileReader, Given, Listing, Picture, Refused, shown, some
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -52,21 +52,24 @@ def list_rows(source: Source, label: str) -> Listing:
     """
     assert source.dataset is not None
     dataset = _with_bytes(_load(source, label), source, label)
-    texts = _captions(dataset, source, label)
+    texts = {column: _captions(dataset, source, column, label) for column in source.columns}
     listing = Listing()
     origin = f"{shown(source.dataset)}[{source.split}]"
     for row in range(len(dataset)):
         name = f"{origin} row {row}"
-        given: tuple[str, ...] = ()
-        if texts is not None:
-            try:
-                given = _alternatives(texts[row], source.caption_column)
-            except TypeError as error:
-                listing.refused.append(Refused(name, str(error)))
-                continue
+        try:
+            found = {c: _alternatives(values[row], c) for c, values in texts.items() if values is not None}
+        except TypeError as error:
+            listing.refused.append(Refused(name, str(error)))
+            continue
         picture = RowReader(dataset, row, source.image_column, name)
+        if source.captions is not None:
+            mix = tuple(Given(c.place, c.weight, captions=found[c.column]) for c in source.captions if c.column)
+            listing.pictures.append(Picture(name, picture, mix=mix))
+            continue
+        given = found.get(source.caption_column, ())
         listing.pictures.append(Picture(name, picture, captions=given, caption_from="column" if given else "none"))
-    if texts is None:
+    if source.captions is None and texts[source.caption_column] is None:
         there = f"there is {some(dataset.column_names)}"
         listing.notes.append(f"{label}: no column {source.caption_column!r} ({there}), so {label}.caption counts")
     return listing
@@ -84,16 +87,16 @@ def _alternatives(value: Any, column: str) -> tuple[str, ...]:
     raise TypeError(f"{column!r} holds a {type(value).__name__}; it must be text or a list of texts")
 
 
-def _captions(dataset: Dataset, source: Source, label: str) -> list[Any] | None:
-    """The caption column, or None where the recipe's caption stands in for one that is not there."""
-    if source.caption_column in dataset.column_names:
-        return list(dataset.select_columns([source.caption_column])[:][source.caption_column])
-    if source.caption is not None and "caption_column" not in source.model_fields_set:
+def _captions(dataset: Dataset, source: Source, column: str, label: str) -> list[Any] | None:
+    """A caption column, or None where the recipe's caption stands in for one that is not there."""
+    if column in dataset.column_names:
+        return list(dataset.select_columns([column])[:][column])
+    if source.caption is not None and not {"caption_column", "captions"} & source.model_fields_set:
         return None
-    there = some(dataset.column_names)
+    there, key = some(dataset.column_names), "captions" if source.captions else "caption_column"
     raise DataError(
-        f"{label}.caption_column: the dataset has no column {source.caption_column!r}; there is {there}",
-        f"set {label}.caption_column to the one with the captions, or give {label}.caption",
+        f"{label}.{key}: the dataset has no column {column!r}; there is {there}",
+        f"set {label}.{key} to the one with the captions, or give {label}.caption",
     )
 
 

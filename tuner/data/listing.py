@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-CaptionFrom = Literal["txt", "metadata", "recipe", "column", "none"]
-"""A .txt beside the picture, a row of metadata.jsonl / .csv, the recipe, a dataset's column, or nowhere."""
+CaptionFrom = Literal["txt", "metadata", "recipe", "column", "mix", "none"]
+"""A .txt beside the picture, a row of metadata.jsonl / .csv, the recipe, a dataset's column, several of these by
+weight, or nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,19 @@ class Refused:
 
     name: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What one entry of a source's `captions` gives a picture."""
+
+    place: str
+    """For messages."""
+    weight: float
+    sidecar: Path | None = None
+    """The caption file."""
+    captions: tuple[str, ...] = ()
+    """Captions from a table, as written; they share the weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +53,8 @@ class Picture:
     """Captions from a table, as written; alternatives of each other."""
     caption_from: CaptionFrom = "none"
     """Where `captions` are from."""
+    mix: tuple[Given, ...] = ()
+    """Instead of sidecar and captions: captions to draw from by weight."""
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from . import captions, images
-from .listing import CaptionFrom, FileReader, Picture, Refused, shown
+from .listing import CaptionFrom, FileReader, Given, Picture, Refused, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +28,8 @@ class Seen:
     caption_from: CaptionFrom
     notes: tuple[str, ...]
     """What the user should know of this picture."""
+    weights: tuple[float, ...] = ()
+    """Of its captions, where they are drawn by weight."""
 
 
 def look_at(pictures: Sequence[Picture], *, decode: bool) -> Iterator[tuple[Picture, Seen | Refused]]:
@@ -50,11 +52,46 @@ def _look(picture: Picture, decode: bool) -> Seen | Refused:
         header = images.read_header(data, picture.name)
         if decode and (size := images.decode(data, picture.name, "white").size) != header.size:
             raise DataError(f"the header says {header.width}x{header.height}, the picture is {size[0]}x{size[1]}")
-        texts, origin, notes = _own_captions(picture)
-        return Seen(hashlib.sha256(data).hexdigest(), header, texts, origin, (*header.notes, *notes))
+        weights: tuple[float, ...] = ()
+        if picture.mix:
+            texts, weights, notes = _mixed(picture.mix)
+            origin: CaptionFrom = "mix" if texts else "none"
+        else:
+            texts, origin, notes = _own_captions(picture)
+        return Seen(hashlib.sha256(data).hexdigest(), header, texts, origin, (*header.notes, *notes), weights)
     except DataError as error:
         reason = error.message.removeprefix(f"{picture.name}: ")
         return Refused(picture.name, f"{reason}; {error.hint}" if error.hint else reason)
+
+
+def _mixed(mix: Sequence[Given]) -> tuple[tuple[str, ...], tuple[float, ...], list[str]]:
+    """The captions to draw from, their weights, and notes. What is not there leaves its share to the others.
+
+    Raises: DataError if one of them cannot be used.
+    """
+    texts: list[str] = []
+    weights: list[float] = []
+    notes: list[str] = []
+    lacking = []
+    for given in mix:
+        own = []
+        for text, changes in _clean(given):
+            notes += changes
+            own += [text] if text else []
+        texts += own
+        weights += [given.weight / len(own) for _ in own]
+        lacking += [] if own else [given.place]
+    if texts:
+        notes += [f"no caption from {place}, so the others of captions take its share" for place in lacking]
+    return tuple(texts), tuple(weights), notes
+
+
+def _clean(given: Given) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if given.sidecar:
+        name = shown(given.sidecar.name)
+        yield captions.read(FileReader(given.sidecar, name)(), name)
+    for text in given.captions:
+        yield captions.clean(text, f"its caption from {given.place}")
 
 
 def _own_captions(picture: Picture) -> tuple[tuple[str, ...], CaptionFrom, list[str]]:

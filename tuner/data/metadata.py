@@ -14,7 +14,7 @@ from ..errors import DataError
 from . import captions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 NAMES = ("metadata.jsonl", "metadata.csv")
 """Files that hold captions, in the layout of Hugging Face's image folders."""
@@ -27,7 +27,13 @@ _MAX_ALTERNATIVES = 100
 @dataclass(frozen=True, slots=True)
 class Row:
     line: int
-    captions: tuple[str, ...]
+    by_column: Mapping[str, tuple[str, ...]]
+    """Captions by the column or key that they are from."""
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Those of the first column that was asked for."""
+        return next(iter(self.by_column.values()), ())
 
 
 @dataclass(slots=True)
@@ -43,8 +49,8 @@ class Table:
     """Every key seen, in order."""
 
 
-def read(data: bytes, name: str, caption_column: str) -> Table:
-    """The captions of `metadata.jsonl` or `metadata.csv`.
+def read(data: bytes, name: str, *columns: str) -> Table:
+    """The captions of `metadata.jsonl` or `metadata.csv` in these columns.
 
     Raises: DataError if no row can be read at all (a .csv that is not UTF-8, or has no file_name).
     """
@@ -56,7 +62,7 @@ def read(data: bytes, name: str, caption_column: str) -> Table:
             if path in table.rows:
                 first = f"the first is line {table.rows[path].line}"
                 raise _BadRowError(f"a second row for {path} ({first}); several captions go in a list")
-            table.rows[path] = Row(line, _captions(row.get(caption_column), caption_column))
+            table.rows[path] = Row(line, {column: _captions(row.get(column), column) for column in columns})
         except _BadRowError as error:
             table.problems.append((line, str(error)))
     return table

@@ -13,6 +13,7 @@ from .batches import Batches, Look, Pictures, Recital, Texts, TokenTexts
 from .cache import load
 from .encode import Picture, encode_pictures, picture_key
 from .encode_text import encode_captions
+from .encoder_dropout import EncoderDropout
 from .held_out import HeldOut
 from .order import Bucket, Entry, Order
 from .scan import Example, scan, scan_folder
@@ -153,7 +154,10 @@ def encode(
     if wanted:
         refused = encode_pictures(model, wanted, cache, background=data.background, watcher=watcher)
         _leave_out(examples, {r.name: r.reason for r in refused}, watcher)
-    recital = Recital(data.caption_dropout, _mirrored_captions(recipe, roles))
+    dropout = None
+    if data.encoder_dropout:
+        dropout = EncoderDropout(data.encoder_dropout, tuple(model.text_encoders), model.without)
+    recital = Recital(data.caption_dropout, _mirrored_captions(recipe, roles), dropout)
     texts: Texts
     if learns_text:
         texts = TokenTexts(model.tokenize)

@@ -55,6 +55,8 @@ class Example:
     read: Callable[[], bytes]
     """The bytes of `digest`. Raises DataError if they are gone or have changed since the scan."""
     caption_from: CaptionFrom
+    caption_weights: tuple[float, ...] = ()
+    """How often each of its captions is read, against the others; empty where all are alike."""
 
 
 @dataclass(slots=True)
@@ -147,7 +149,7 @@ def scan_folder(
     Raises: DataError as `scan`.
     """
     look = _Look(role, source, data, label or f"data.{role}", trigger=False)
-    listing = list_pictures(folder, look.label, source.caption_column)
+    listing = list_pictures(folder, look.label, source.caption_column, mix=source.captions)
     return look.at(listing, after, decode=decode, watcher=watcher)
 
 
@@ -159,7 +161,7 @@ def _candidates(source: Source, label: str) -> Listing:
     if source.path is None:  # every picture of this source is generated
         return Listing()
     place = locate(source.path, f"{label}.path")
-    return list_pictures(place, label, source.caption_column, shown_as=shown(source.path))
+    return list_pictures(place, label, source.caption_column, shown_as=shown(source.path), mix=source.captions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,7 @@ class _Look:
                 weight=self.source.weight,
                 read=_CheckedReader(picture.read, facts.digest, picture.name),
                 caption_from=origin,
+                caption_weights=facts.weights,
             )
         if bare:
             raise DataError(
@@ -260,6 +263,7 @@ class _Look:
             "txt": "from .txt",
             "metadata": "from the metadata file",
             "column": f"from the column {self.source.caption_column}",
+            "mix": f"drawn by weight from {', '.join(choice.place for choice in self.source.captions or ())}",
             "recipe": f"from {self.label}.caption",
             "none": "missing" + (", so it is the trigger alone" if self.trigger and self.data.trigger else ""),
         }

@@ -29,7 +29,7 @@ class CaptionChoice(Part):
     @model_validator(mode="after")
     def _one_place(self) -> CaptionChoice:
         if (self.ending is None) == (self.column is None):
-            raise ValueError("say where this caption is: give ending (a file beside the picture) or column, one of them")
+            raise ValueError("where is this caption? give ending (a file beside the picture) or column, one of them")
         return self
 
     @property
@@ -112,7 +112,7 @@ class PriorSource(Source):
 
     def _check_place(self) -> None:
         if self.predict:
-            keys = ("path", "dataset", "generate", "repeats", "guidance", "steps", "seed", "caption_column")
+            keys = ("path", "dataset", "generate", "repeats", "guidance", "steps", "seed", "caption_column", "captions")
             self.refuse_idle(dict.fromkeys(keys, "with predict: true, which uses no class pictures"))
         elif self.path is None and self.dataset is None and self.generate is None:
             raise ValueError("give path (own class pictures), generate: N (let the base draw them) or predict: true")

@@ -21,6 +21,7 @@ FROM = {
     "metadata": "from metadata.jsonl or .csv",
     "recipe": "from the recipe",
     "column": "from the dataset",
+    "mix": "in several ways, one of them drawn by weight on each visit",
     "none": "empty",
 }
 
