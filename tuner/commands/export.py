@@ -48,7 +48,7 @@ def export(
             console.warn(warning)
         if not as_json:
             counts = ", ".join(f"{count} in the {component}" for component, count in made.layers.items())
-            console.say(f"{made.file}: {to}'s keys, {counts}; read back, the update is the same")
+            console.say(f"{made.file}: the keys of {to}, {counts}; read back, the update is the same")
     finally:
         console.close()
     if as_json:

@@ -67,7 +67,7 @@ def convert(path: str | Path, to: Style, out: Path) -> Converted:
     header = read_header(source)
     found = recognise(source, header)
     if found.style == to:
-        raise UsageError(f"{source} has {to}'s keys already", "nothing is to be done")
+        raise UsageError(f"{source} has the keys of {to} already", "nothing is to be done")
     check_values(source)
     family = FAMILIES[found.family]
     updates = read_updates(source, header, found)

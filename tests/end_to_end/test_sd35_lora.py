@@ -1,0 +1,147 @@
+"""A LoRA on a tiny SD3.5-shaped model from the run to other people's tools: stop, go on, files, plain diffusers, CLI."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import tuner
+from tuner import toybox
+from tuner.cli import call
+from tuner.draws import Draws
+from tuner.formats.load import quiet_loaders
+from tuner.formats.lora import DIFFUSERS_FILE
+from tuner.recipe import Recipe
+
+
+def recipe(folder: Path, steps: int) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "backbone": {"name": "sd35", "model": str(folder), "t5_length": 20},
+            "adapters": {"name": "lora", "rank": 4, "alpha": 2, "text_encoder_lr": 1e-2},
+            "task": {"name": "finetune"},
+            "data": {
+                "resolution": 64,
+                "bucket_step": 16,
+                "images": {"path": str(toybox.pictures()), "caption": "a photo of a dog"},
+            },
+            "train": {"steps": steps, "batch": 2, "lr": 2e-2, "device": "cpu", "precision": "fp32"},
+            "sample": {"every": None, "prompts": []},
+            "save": {"every": 2},
+            "log": {"every": 1},
+        }
+    )
+
+
+def say(*words: object, cwd: Path, code: int = 0) -> tuple[str, str]:
+    """The command in this process: what it printed, and its messages."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        given = call([str(word) for word in words])
+    assert given == code, err.getvalue()
+    assert "Traceback" not in err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(sd35_folder, tmp_path_factory) -> Path:
+    """A working directory with `runs/dog`, which was stopped after two of its three steps and went on."""
+    place = tmp_path_factory.mktemp("work")
+    tuner.run(recipe(sd35_folder, 2), run_dir=place / "runs/dog")
+    tuner.run(recipe(sd35_folder, 3), run_dir=place / "runs/dog")
+    say("export", "runs/dog", "--to", "kohya", "-o", "k.safetensors", cwd=place)
+    return place
+
+
+def test_a_stopped_run_ends_with_the_bytes_of_one_that_never_stopped(finished, sd35_folder, tmp_path):
+    tuner.run(recipe(sd35_folder, 3), run_dir=tmp_path / "dog")
+    one, other = (load_file(run / "adapter" / DIFFUSERS_FILE) for run in (finished / "runs/dog", tmp_path / "dog"))
+    assert one.keys() == other.keys()
+    assert {key.split(".")[0] for key in one} == {"transformer", "text_encoder", "text_encoder_2"}
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_files_are_there_and_equal(finished):
+    folder = finished / "runs/dog/adapter"
+    assert (folder / DIFFUSERS_FILE).read_bytes() == (folder / "dog.safetensors").read_bytes()
+    assert json.loads((folder / "dog.json").read_text())["sd version"] == "SD3"
+    card = (folder / "README.md").read_text("utf-8")
+    assert "StableDiffusion3Pipeline" in card
+    assert "- sd3\n" in card
+    assert (finished / "runs/dog/checkpoints/2/adapter" / DIFFUSERS_FILE).is_file()
+
+
+def predict(pipe) -> torch.Tensor:
+    with torch.no_grad():
+        words = {f"prompt{n}": "a photo of a dog" for n in ("", "_2", "_3")}
+        text, _, pooled, _ = pipe.encode_prompt(**words, do_classifier_free_guidance=False, max_sequence_length=20)
+        x = torch.from_numpy(Draws(3).normal((1, 16, 8, 8), "x"))
+        return pipe.transformer(x, text, pooled, torch.tensor([500.0]), return_dict=False)[0]
+
+
+def test_plain_diffusers_and_the_exported_file_say_the_same(finished, sd35_folder):
+    from diffusers import StableDiffusion3Pipeline
+
+    out, err = say("export", "runs/dog", "--to", "kohya", cwd=finished)
+    assert "DIFFUSERS IGNORES THIS FILE" in out + err
+    assert "31 in the transformer" in out + err
+    assert (finished / "dog_kohya.safetensors").read_bytes() == (finished / "k.safetensors").read_bytes()
+    say("export", "dog_kohya.safetensors", "--to", "diffusers", "--out", "back.safetensors", cwd=finished)
+    found = []
+    for folder, file in ((finished / "runs/dog/adapter", DIFFUSERS_FILE), (finished, "back.safetensors")):
+        with quiet_loaders():
+            pipe = StableDiffusion3Pipeline.from_pretrained(str(sd35_folder), local_files_only=True)
+        before = predict(pipe)
+        pipe.load_lora_weights(str(folder), weight_name=file)
+        found.append(predict(pipe))
+        assert float((found[-1] - before).abs().max()) > 1e-4
+    assert float((found[0] - found[1]).abs().max()) < 1e-5
+
+
+def test_the_command_line_knows_the_base_and_draws(finished, sd35_folder):
+    told = json.loads(say("inspect", "runs/dog", "--json", cwd=finished)[0])
+    assert (told["backbone"], told["base"], told["resolution"]) == ("sd35", sd35_folder.name, 64)
+    assert told["steps"] == 3
+    assert "sd35" in told["recipe"]
+    pictures = []
+    for adapter in ("runs/dog", "runs/dog/adapter/dog.safetensors", "k.safetensors", "k.safetensors:0"):
+        words = ["--adapter", adapter, "--base", sd35_folder, "--steps", 2, "--json", "a photo of a dog"]
+        made = json.loads(say("generate", *words, cwd=finished)[0])
+        with Image.open(finished / made["pictures"][0]["file"]) as picture:
+            assert picture.size == (64, 64)
+            pictures.append(torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8).int())
+    assert all(int((picture - pictures[0]).abs().max()) <= 1 for picture in pictures[:3])
+    assert not torch.equal(pictures[0], pictures[3])
+
+
+def test_the_text_is_read_as_in_training(finished):
+    from tuner.drawing import Drawing, parse_adapter
+
+    for path in (finished / "runs/dog", finished / "k.safetensors"):
+        planned = Drawing.plan([parse_adapter(str(path))], "some/base", "cpu")
+        assert (planned.backbone.key, planned.backbone.model_dump()["t5_length"]) == ("sd35", 20)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["runs/dog", "--to", "diffusers"], 2, "has the keys of diffusers already"),
+        (["runs/dog", "--to", "a1111"], 2, "there is diffusers, kohya"),
+        (["runs/dog", "--to", "kohya", "-o", "x.pt"], 2, "does not end in .safetensors"),
+        (["runs/cat", "--to", "kohya"], 65, "no such file or folder"),
+        (["cut.safetensors", "--to", "kohya"], 65, "cut off|is not valid|does not lie|describes"),
+    ],
+)
+def test_export_says_what_is_wrong(finished, words, code, said):
+    whole = (finished / "runs/dog/adapter" / DIFFUSERS_FILE).read_bytes()
+    (finished / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    out, err = say("export", *words, cwd=finished, code=code)
+    assert re.search(said, " ".join((out + err).split()))
