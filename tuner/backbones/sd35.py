@@ -41,6 +41,7 @@ class SD35(Backbone, name="sd35"):
         "backbone.model": TOYBOX,
         "backbone.revision": None,
         "backbone.components": None,
+        "backbone.t5_length": 32,
         "data.resolution": 64,
         "data.bucket_step": 16,
         "data.prior.generate": 24,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import CLIPTokenizer
 
 from ... import toybox
-from . import autoencoder, bundles, card, classifier, decoder, denoiser, examine, judges, publish, reader
+from . import agreement, bundles, card, classifier, examine, judges, publish, sd15, sd35
 
 
 def main() -> None:
@@ -18,27 +20,57 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tuner.toybox.making", description=__doc__)
     parser.add_argument("state", type=Path, help="folder for the states of training; keep it to go on later")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--only", choices=tuple(examine.FAMILIES), help="make this model; leave the rest as it is")
+    parser.add_argument(
+        "--interim", action="store_true", help="grade sd35 as far as it has come; trains and publishes none of it"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    make(asked.state)
-    bundles.write(toybox.PICTURES)
-    examiner = classifier.train(asked.state / "examiner")
-    figures = examine.figures(examiner, toybox.folder("sd15"), toybox.judge("clip"), toybox.judge("dino"))
-    figures["shuffled"] = examine.at_chance(classifier.train(asked.state / "shuffled", shuffled=True))
-    card.write(toybox.MODELS, figures)
+    if asked.interim:
+        print(json.dumps(interim(asked.state), indent=2))  # noqa: T201
+        return
+    make(asked.state, asked.only)
+    card.write(toybox.MODELS, figures(asked.state, asked.only))
     print((toybox.MODELS / "README.md").read_text(encoding="utf-8"))  # noqa: T201
 
 
-def make(state: Path) -> None:
+def make(state: Path, only: str | None = None) -> None:
     """Train each model, from its newest state, and publish it."""
     words = _tokenizer()
-    vae = autoencoder.train(state / "vae")
-    text = reader.train(state / "reader", words)
-    unet, text = denoiser.train(state / "denoiser", vae, text, words)
-    vae = decoder.train(state / "decoder", vae)
-    publish.pipeline(toybox.folder("sd15"), unet, vae, text)
-    publish.judge(toybox.judge("clip"), judges.train_clip(state / "clip", words), reads=True)
-    publish.judge(toybox.judge("dino"), judges.train_dino(state / "dino"), reads=False)
+    if only in (None, "sd15"):
+        sd15.make(state, words)
+    if only in (None, "sd35"):
+        sd35.make(state)
+    if only is None:
+        publish.judge(toybox.judge("clip"), judges.train_clip(state / "clip", words), reads=True)
+        publish.judge(toybox.judge("dino"), judges.train_dino(state / "dino"), reads=False)
+        bundles.write(toybox.PICTURES)
+
+
+def figures(state: Path, only: str | None = None) -> dict[str, Any]:
+    """What the card publishes: those of SD1.5 and of the judges, and under its own name each later model's."""
+    found = card.read(toybox.MODELS)
+    examiner = classifier.train(state / "examiner")
+    clip = toybox.judge("clip")
+    if only in (None, "sd15"):
+        found |= examine.figures("sd15", examiner, clip)
+    if only in (None, "sd35"):
+        found["sd35"] = examine.figures("sd35", examiner, clip)
+    if only is None:
+        found["judges"] = agreement.told_apart(clip, toybox.judge("dino"))
+        found["shuffled"] = examine.at_chance(classifier.train(state / "shuffled", shuffled=True))
+    return found
+
+
+def interim(state: Path, count: int = 100) -> dict[str, Any]:
+    """Shares of right answers about held-out single objects that the newest states draw."""
+    examiner = classifier.train(state / "examiner")
+    scenes = examine.held_out(("single",), count)
+    with tempfile.TemporaryDirectory() as scratch:
+        model = sd35.make(state, Path(scratch), sd35.COURSES.upto(0))
+        settings = {**examine.FAMILIES["sd35"].backbone, "model": str(model)}
+        graded = examine.examine(settings, examiner, scenes, examine.SINGLE, examine.FAMILIES["sd35"].guidance)
+    return {"prompts": graded.count, "right": graded.right, "each": graded.each}
 
 
 def _tokenizer() -> CLIPTokenizer:

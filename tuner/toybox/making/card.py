@@ -25,17 +25,14 @@ else is in them; their licence is the project's.
 
 Made by `{command}`: it trains, examines and writes this page, and goes on where it was stopped.
 
-## What the model draws when it is told
+## What the models draw when they are told
 
 Prompts describe scenes that were in no training. An examiner, a small network trained on drawn pictures alone, answers
-what each picture shows; a picture counts when every answer is right ({sampler}, {steps} steps, guidance {guidance:g}).
+what each picture shows; a picture counts when every answer is right.
 
-| prompts | all right | {heads} | CLIP-T | CLIP-T of drawn pictures |
-|---|---|{rules}|---|---|
-{rows}
+{drawn}
 
-The examiner itself, on held-out drawn pictures after a round trip through the VAE: {round_trip}. One that learned from
-shuffled answers is at chance on single objects: {shuffled}.
+An examiner that learned from shuffled answers is at chance on single objects: {shuffled}.
 
 ## What the judges can tell apart
 
@@ -43,6 +40,21 @@ shuffled answers is at chance on single objects: {shuffled}.
 |---|---|
 {judges}
 """
+FAMILY = """\
+`{name}` ({sampler}, {steps} steps, guidance {guidance:g}):
+
+| prompts | all right | {heads} | CLIP-T | CLIP-T of drawn pictures |
+|---|---|{rules}|---|---|
+{rows}
+
+The examiner itself, on held-out drawn pictures after a round trip through this VAE: {round_trip}.
+"""
+
+
+def read(place: Path) -> dict[str, Any]:
+    """The figures of the last time; none where there was none."""
+    path = place / "figures.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def write(place: Path, found: Mapping[str, Any]) -> None:
@@ -52,33 +64,16 @@ def write(place: Path, found: Mapping[str, Any]) -> None:
 
 
 def page(place: Path, found: Mapping[str, Any]) -> str:
-    """The card in Markdown."""
-    parts = {name: found[name] for name in ("single objects", "compositions")}
-    heads = list(dict.fromkeys(head for part in parts.values() for head in part["each"]))
-    rows = [
-        f"| {part['prompts']} {name} | **{part['right']:.1%}** | "
-        + " | ".join(f"{part['each'][head]:.1%}" if head in part["each"] else "" for head in heads)
-        + f" | {part['clip_t']:.3f} | {part['clip_t of drawn pictures']:.3f} |"
-        for name, part in parts.items()
-    ]
-    trips = [
-        f"{part['drawn pictures after a VAE round trip']['right']:.1%} of {name} all right"
-        for name, part in parts.items()
-    ]
+    """The card in Markdown; figures of SD1.5 lie at the top, those of each later model under its name."""
     chance = found["shuffled"]
+    families = {"sd15": found} | {name: found[name] for name in LATER if name in found}
     return TEXT.format(
         classes=len(world.CLASSES),
         colours=len(world.COLOURS),
         settings=len(world.BACKGROUNDS) - len(world.COLOURS),
         models="\n".join(_model(path, place) for path in sorted(place.rglob("*.safetensors"))),
         command=COMMAND,
-        sampler=found["sampler"],
-        steps=found["steps"],
-        guidance=found["guidance"],
-        heads=" | ".join(heads),
-        rules="|".join("---" for _ in heads),
-        rows="\n".join(rows),
-        round_trip=", ".join(trips),
+        drawn="\n".join(_drawn(name, own) for name, own in families.items()).rstrip(),
         judges="\n".join(f"| {question} | {share:.1%} |" for question, share in found["judges"].items()),
         shuffled=", ".join(
             f"{name} {share:.1%} (always the commonest answer: {chance['the commonest answer'][name]:.1%})"
@@ -87,12 +82,44 @@ def page(place: Path, found: Mapping[str, Any]) -> str:
     )
 
 
+def _drawn(name: str, found: Mapping[str, Any]) -> str:
+    """What the model of a family draws."""
+    parts = {title: found[title] for title in ("single objects", "compositions")}
+    heads = list(dict.fromkeys(head for part in parts.values() for head in part["each"]))
+    rows = [
+        f"| {part['prompts']} {title} | **{part['right']:.1%}** | "
+        + " | ".join(f"{part['each'][head]:.1%}" if head in part["each"] else "" for head in heads)
+        + f" | {part['clip_t']:.3f} | {part['clip_t of drawn pictures']:.3f} |"
+        for title, part in parts.items()
+    ]
+    trips = [
+        f"{part['drawn pictures after a VAE round trip']['right']:.1%} of {title} all right"
+        for title, part in parts.items()
+    ]
+    return FAMILY.format(
+        name=name,
+        sampler=found["sampler"],
+        steps=found["steps"],
+        guidance=found["guidance"],
+        heads=" | ".join(heads),
+        rules="|".join("---" for _ in heads),
+        rows="\n".join(rows),
+        round_trip=", ".join(trips),
+    )
+
+
+LATER = ("sd35",)
 KINDS = {
-    "unet": "UNet2DConditionModel, epsilon",
-    "vae": "AutoencoderKL, 4 channels, factor 4",
-    "text_encoder": "CLIPTextModel",
     "clip": "CLIPModel: the judge of pictures and captions",
     "dino": "Dinov2Model: the judge of particular subjects",
+    "sd15/text_encoder": "CLIPTextModel",
+    "sd15/unet": "UNet2DConditionModel, epsilon",
+    "sd15/vae": "AutoencoderKL, 4 channels, factor 4",
+    "sd35/text_encoder": "CLIPTextModelWithProjection",
+    "sd35/text_encoder_2": "CLIPTextModelWithProjection",
+    "sd35/text_encoder_3": "T5EncoderModel",
+    "sd35/transformer": "SD3Transformer2DModel, rectified flow",
+    "sd35/vae": "AutoencoderKL, 16 channels, factor 4",
 }
 
 
@@ -101,5 +128,5 @@ def _model(path: Path, place: Path) -> str:
 
     header = read_header(path)
     count = sum((entry.end - entry.start) // 2 for entry in header.tensors.values())
-    folder = path.parent
-    return f"| `{folder.relative_to(place).as_posix()}` | {KINDS[folder.name]} | {count:,} | {header.size:,} |"
+    folder = path.parent.relative_to(place).as_posix()
+    return f"| `{folder}` | {KINDS[folder]} | {count:,} | {header.size:,} |"

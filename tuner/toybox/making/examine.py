@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ... import toybox
 from ...backbones import Backbone
-from ...sampling import Shot, paint
+from ...sampling import Shot, choose, paint
 from .. import world
-from . import classifier, pictures
+from . import classifier, pictures, sd35_parts
+from .agreement import agreement
 from .attributes import answers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from PIL.Image import Image
@@ -27,7 +29,22 @@ SINGLE = ("class", "colour", "background")
 """What must be right of a single object."""
 COMPOSED = ("kind", "class", "colour", "second class", "second colour", "background", "word")
 """What must be right of a composition."""
-STEPS, GUIDANCE = 20, 5.0
+STEPS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How the model of a family is examined."""
+
+    backbone: Mapping[str, Any]
+    """The recipe's section, as for any run."""
+    guidance: float
+
+
+FAMILIES = {
+    "sd15": Family({"name": "sd15", "model": "toybox"}, 5.0),
+    "sd35": Family({"name": "sd35", "model": "toybox", "t5_length": sd35_parts.T5_LENGTH}, 4.5),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +73,18 @@ def held_out(kinds: Sequence[str], count: int) -> list[world.Scene]:
     return found
 
 
-def examine(model: Path | str, examiner: Examiner, scenes: Sequence[world.Scene], asked: Sequence[str]) -> Grades:
+def examine(
+    backbone: Mapping[str, Any],
+    examiner: Examiner,
+    scenes: Sequence[world.Scene],
+    asked: Sequence[str],
+    guidance: float,
+) -> Grades:
     """Draw each scene from its full description and grade the pictures."""
     prompts = [world.full(scene) for scene in scenes]
-    loaded = Backbone.read({"name": "sd15", "model": str(model)}).load(device=torch.device("cpu"), dtype=torch.float32)
+    loaded = Backbone.read(dict(backbone)).load(device=torch.device("cpu"), dtype=torch.float32)
     shots = [
-        Shot(prompt, seed=seed, size=(world.SIZE, world.SIZE), steps=STEPS, guidance=GUIDANCE)
+        Shot(prompt, seed=seed, size=(world.SIZE, world.SIZE), steps=STEPS, guidance=guidance)
         for seed, prompt in enumerate(prompts)
     ]
     drawn = paint(loaded, shots, batch=25)
@@ -91,20 +114,18 @@ def after_round_trip(vae: Any, drawn: Tensor) -> Tensor:
     return ((torch.cat(parts).clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
-def figures(
-    examiner: Examiner, model: Path, clip: Path, dino: Path, singles: int = 500, composed: int = 300
-) -> dict[str, Any]:
-    """What the card publishes."""
-    from .agreement import agreement, told_apart
-
+def figures(name: str, examiner: Examiner, clip: Path, singles: int = 500, composed: int = 300) -> dict[str, Any]:
+    """What the card publishes of a family's model."""
+    family = FAMILIES[name]
     plain = held_out(("single",), singles)
     several = held_out(("pair", "pair", "count", "word"), composed)
-    found: dict[str, Any] = {"steps": STEPS, "guidance": GUIDANCE, "sampler": "dpm++"}
-    for name, scenes, asked in (("single objects", plain, SINGLE), ("compositions", several, COMPOSED)):
+    sampler = choose(toybox.configs(name)["scheduler"], "auto")
+    found: dict[str, Any] = {"steps": STEPS, "guidance": family.guidance, "sampler": sampler}
+    for title, scenes, asked in (("single objects", plain, SINGLE), ("compositions", several, COMPOSED)):
         drawn = pictures.stack([world.render(scene) for scene in scenes])
-        round_trip = grades(examiner, after_round_trip(_vae(model), drawn), scenes, asked)
-        graded = examine(model, examiner, scenes, asked)
-        found[name] = {
+        round_trip = grades(examiner, after_round_trip(_vae(toybox.folder(name)), drawn), scenes, asked)
+        graded = examine(family.backbone, examiner, scenes, asked, family.guidance)
+        found[title] = {
             "prompts": graded.count,
             "right": graded.right,
             "each": graded.each,
@@ -112,7 +133,6 @@ def figures(
             "clip_t of drawn pictures": agreement(clip, [world.render(scene) for scene in scenes], graded.prompts),
             "drawn pictures after a VAE round trip": {"right": round_trip.right, "each": round_trip.each},
         }
-    found["judges"] = told_apart(clip, dino)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +17,24 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+VAE_COURSE = Course(steps=1800, lr=3e-3, batch=24, decay=0.6, weight_decay=0.0, ema=0.995)
+DECODER_COURSE = Course(steps=800, lr=1.5e-3, batch=24, decay=0.7, weight_decay=0.0, ema=0.995)
+
+
 @dataclass(frozen=True, slots=True)
 class Courses:
     """How long each part learns."""
 
-    vae: Course = Course(steps=1800, lr=3e-3, batch=24, decay=0.6, weight_decay=0.0, ema=0.995)
+    vae: Course = VAE_COURSE
     reader: Course = sd35_readers.COURSE
     transformer: Course = sd35_transformer.COURSE
     composed: Course = sd35_transformer.COMPOSED
-    decoder: Course = Course(steps=800, lr=1.5e-3, batch=24, decay=0.7, weight_decay=0.0, ema=0.995)
+    decoder: Course = DECODER_COURSE
 
     def upto(self, steps: int) -> Courses:
         """The same, none longer than `steps`; with 0 every part is as its newest state has it."""
-        return Courses(**{name: replace(getattr(self, name), steps=min(steps, getattr(self, name).steps))
-                          for name in self.__slots__})  # fmt: skip
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Courses(**{name: replace(course, steps=min(steps, course.steps)) for name, course in own.items()})
 
 
 COURSES = Courses()

@@ -20,7 +20,7 @@ from .attributes import HEADS, error, labels
 from .fit import Course, fit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -55,7 +55,7 @@ class ClipReader(nn.Module):
     def forward(self, ids: Tensor) -> tuple[dict[str, Tensor], ...]:
         """Answers from both places; ids (B, L)."""
         found = self.text(ids, output_hidden_states=True)
-        end = (ids == self.text.config.eos_token_id).int().argmax(1)
+        end = torch.eq(ids, self.text.config.eos_token_id).int().argmax(1)
         return self.pooled(found.text_embeds), self.layer(found.hidden_states[-2][torch.arange(len(ids)), end])
 
 
@@ -70,7 +70,7 @@ class T5Reader(nn.Module):
     def forward(self, ids: Tensor) -> tuple[dict[str, Tensor], ...]:
         """Answers; ids (B, L)."""
         states = self.text(ids).last_hidden_state
-        end = (ids == self.text.config.eos_token_id).int().argmax(1)
+        end = torch.eq(ids, self.text.config.eos_token_id).int().argmax(1)
         return (self.end(states[torch.arange(len(ids)), end]),)
 
 
@@ -79,7 +79,7 @@ def train_clip(folder: Path, name: str, tokenizer: Any, course: Course = COURSE)
     torch.manual_seed(pictures.SEED)
     reader = ClipReader(sd35_parts.CLIPS[name])
 
-    def ids(step: int, captions: list[str]) -> Tensor:
+    def ids(_step: int, captions: list[str]) -> Tensor:
         return torch.tensor(token_rows(tokenizer, captions, sd35_parts.CLIP_LENGTH)[0])
 
     return _train(folder, reader, ids, course)
@@ -101,7 +101,7 @@ def t5_length(step: int) -> int:
     return int(Draws(pictures.SEED).generator("toybox", "t5 length", step).choice(lengths, p=shares))
 
 
-def _train(folder: Path, reader: Any, ids: Any, course: Course) -> Any:
+def _train(folder: Path, reader: Any, ids: Callable[[int, list[str]], Tensor], course: Course) -> Any:
     def loss(step: int) -> Tensor:
         numbers = range(step * course.batch, (step + 1) * course.batch)
         wanted = labels([pictures.scene("read", n) for n in numbers])

@@ -65,7 +65,7 @@ def wrapped(modules: Mapping[str, nn.Module], tokenizers: Mapping[str, Any]) -> 
     """The backbone's model over these modules, by the number of tokens that T5 reads."""
     return {
         length: SD35Model(
-            SD35(model="toybox", t5_length=length), modules, tokenizers, sd35_parts.SCHEDULER, lambda component: ""
+            SD35(model="toybox", t5_length=length), modules, tokenizers, sd35_parts.SCHEDULER, lambda _component: ""
         )
         for length, _ in T5_LENGTHS
     }
