@@ -67,9 +67,9 @@ class History:
             found = read(self.path)
         except FileNotFoundError:
             return []
-        except ValueError:
-            return [f"{self.path.name} was damaged: what was measured before is not compared"]
-        if found is None or not step:
+        except ValueError as error:
+            return [f"{error}: what was measured before is not compared"] if step else []
+        if not step:
             return []
         if found["measured"] != self.measured:
             return ["the validation is another one than before: what was measured before is not compared"]
@@ -92,26 +92,25 @@ class History:
         return min(known, key=lambda best: (best.validation_loss, best.step), default=None)
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """`measured` and `values` (`Measured` by step) of validation.json; None where a later version wrote it.
+def read(path: Path) -> dict[str, Any]:
+    """`measured` and `values` (`Measured` by step) of validation.json.
 
-    Raises: FileNotFoundError; ValueError where it is damaged; StorageError where it may not be read.
+    Raises: FileNotFoundError; ValueError where it is damaged or of a later version; StorageError where it may not be
+        read.
     """
     try:
         tree = json.loads(path.read_bytes())
         if tree["schema"] != SCHEMA:
-            return None
-        values = {
-            int(row["step"]): Measured(_float(row["loss"]), tuple(_float(level) for level in row["levels"]))
-            for row in tree["values"]
-        }
+            raise ValueError(f"{path.name} has layout version {tree['schema']}, and this program knows {SCHEMA}")
+        rows = {row["step"]: (row["loss"], row["levels"]) for row in tree["values"]}
+        values = {int(at): Measured(_float(loss), tuple(map(_float, levels))) for at, (loss, levels) in rows.items()}
         return {"measured": tree["measured"], "values": values}
     except FileNotFoundError:
         raise
     except OSError as error:
         raise atomic.storage_error(error, path, "cannot read") from error
-    except (LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path.name} was damaged") from error
 
 
 def _number(value: float) -> float | None:
