@@ -187,6 +187,16 @@ def test_verifying_finds_a_wrong_file(cases, tmp_path):
 # ---- load_adapter and inspect
 
 
+def test_what_comfyui_would_take_the_wrong_way_round_is_said(cases, tmp_path):
+    """It turns the halves of `norm_out` when it reads diffusers' keys, but not those of the last block's norm."""
+    for case, said in (("every linear layer", True), ("transformer", False)):
+        folder = cases(case).folder
+        assert ("other way round" in inspect_file(folder)["loads_in"]["ComfyUI"]) is said
+        assert ("other way round" in (folder / "README.md").read_text("utf-8")) is said
+    file = convert(cases("every linear layer").folder, "kohya", tmp_path / "k.safetensors").file
+    assert inspect_file(file)["loads_in"]["ComfyUI"] == "all of it"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_load_adapter_takes_ours_and_kohyas(cases, sd35_folder, tmp_path, case):
     trained = cases(case)
@@ -416,6 +426,16 @@ def test_what_cannot_be_converted_is_refused_with_the_reason(cases, tmp_path):
     assert not (tmp_path / "x.safetensors").exists()
 
 
+def test_layers_of_different_sizes_do_not_fuse(tmp_path):
+    block, tensors = "transformer.transformer_blocks.0.attn", {}
+    for name, rows in (("to_q", 24), ("to_k", 48)):
+        tensors[f"{block}.{name}.lora_A.weight"] = torch.ones(2, 24)
+        tensors[f"{block}.{name}.lora_B.weight"] = torch.ones(rows, 2)
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(DataError, match="different sizes"):
+        convert(tmp_path / "x.safetensors", "kohya", tmp_path / "y.safetensors")
+
+
 def test_a_conversion_that_went_wrong_is_found_and_removed(cases, tmp_path, monkeypatch):
     from tuner.formats import convert as module
 
@@ -450,6 +470,15 @@ def refusals() -> dict[str, tuple[dict[str, torch.Tensor], str]]:
         "large on tiny": (pair(layer, 2432, 2432), "maps 2432 to 2432"),
         "fused of another size": (fused(stem, 24, 48), "maps 24 to 48"),
         "more blocks": (pair("transformer.transformer_blocks.30.attn.to_k"), "no layer"),
+        "fused of no three": (fused(stem, 24, 70), "70 rows, not 3 equal parts"),
+        "twice": (
+            pair(layer)
+            | {
+                k.replace(".lora_", ".lora.").replace(".A.", ".down.").replace(".B.", ".up."): t
+                for k, t in pair(layer).items()
+            },
+            "twice",
+        ),
         "no second attention": (fused("lora_unet_joint_blocks_2_x_block_attn2_qkv"), "no layer"),
         "alpha with diffusers' keys": (pair(layer) | {f"{layer}.alpha": torch.tensor(1.0)}, "mixes keys"),
         "half a layer": ({f"{layer}.lora_A.weight": two}, "one of its two factors"),

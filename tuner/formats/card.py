@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic import storage
 from .about import is_hub_id
-from .families import FAMILIES
+from .families import FAMILIES, TURNED_IN_COMFY, turned_in_comfy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -58,7 +58,7 @@ def write_card(folder: Path, about: About, *, rank: int, alpha: float, layers: S
         _opening(about, layers),
         *(["<Gallery />"] if about.preview else []),
         _use_in_diffusers(about, layers),
-        _use_elsewhere(about),
+        _use_elsewhere(about, layers),
         _training(about, rank=rank, alpha=alpha),
     ]
     with storage(path):
@@ -157,9 +157,10 @@ def _base_lines(about: About) -> str:
     return f"base = {'path/to/' + about.base!r}  # folder of the base model"
 
 
-def _use_elsewhere(about: About) -> str:
+def _use_elsewhere(about: About, layers: Sequence[Pair]) -> str:
     named = code(f"{about.name}.safetensors")
     if not FAMILIES[about.family].kohya_in_diffusers:
+        turned = any(turned_in_comfy(about.family, p.layer, p.up.shape[0], p.down.shape[1]) for p in layers)
         return f"""## Which file for which tool
 
 | tool | file |
@@ -169,7 +170,7 @@ def _use_elsewhere(about: About) -> str:
 
 Both files are equal, byte for byte. When they were saved, each was loaded into diffusers and compared with the trained
 model. A tool that wants kohya's keys takes what `tuner export FILE --to kohya` writes of it; diffusers would
-pass over that one."""
+pass over that one.{f" ComfyUI takes all of this file but {TURNED_IN_COMFY}." if turned else ""}"""
     return f"""## Which file for which tool
 
 | tool | file |

@@ -146,6 +146,8 @@ def _as_kohya(updates: Sequence[Update], family: Family, source: Path) -> dict[s
     for key, own in groups.items():
         places = family.names.layers(key)
         assert places is not None
+        if len({(update.up.shape[0], update.down.shape[1]) for update in own.values()}) > 1:
+            raise DataError(f"{source}: the layers {', '.join(own)} are of different sizes, which no model has")
         down, up, scale = fuse([own.get(layer) for layer in places[1]])
         factors[key], alphas[key] = (down, up), scale * down.shape[0]
     return kohya.tensors(factors, alpha=alphas)

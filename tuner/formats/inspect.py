@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .container import Header, read_header
-from .families import FAMILIES
+from .families import FAMILIES, TURNED_IN_COMFY, turned_in_comfy
 from .kinds import JOINT_WIDTHS, WIDTHS, Found, cross_width, joint_width, recognise
 from .load import find_file
 
@@ -73,7 +73,7 @@ def _lora_facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
         "rank": rank,
         "alpha": alpha,
         "targets": {component: len(layers) for component, layers in found.components.items()},
-        "loads_in": loads_in(found),
+        "loads_in": loads_in(header, found),
     }
 
 
@@ -90,7 +90,7 @@ def _family(header: Header, found: Found) -> str:
     return label if width is None else WIDTHS.get(width, f"{base}, text width {width}")
 
 
-def loads_in(found: Found) -> dict[str, str]:
+def loads_in(header: Header, found: Found) -> dict[str, str]:
     """What each tool does with the file."""
     family = FAMILIES[found.family]
     text = any(component.startswith("text_encoder") for component in found.components)
@@ -100,12 +100,22 @@ def loads_in(found: Found) -> dict[str, str]:
     if not family.kohya_in_diffusers:
         ignored = "NOTHING: it passes over these keys with no more than a warning; `tuner export FILE --to diffusers`"
         kohya = found.style == "kohya"
-        return {"diffusers": ignored if kohya else alone if text else "all of it", "ComfyUI": whole}
+        comfy = whole if kohya or not _turned(header, found) else f"all of it, but {TURNED_IN_COMFY}"
+        return {"diffusers": ignored if kohya else alone if text else "all of it", "ComfyUI": comfy}
     others = ("AUTOMATIC1111", "Forge", "ComfyUI", "InvokeAI")
     if found.style == "kohya":
         return dict.fromkeys(("diffusers", *others), whole)
     note = "not these keys; take the file beside it with kohya's, or `tuner export FILE --to kohya`"
     return {"diffusers": alone if text else "all of it", **dict.fromkeys(others, note)}
+
+
+def _turned(header: Header, found: Found) -> bool:
+    """Whether a file with diffusers' keys trains a layer that ComfyUI takes the wrong way round."""
+    return any(
+        turned_in_comfy(found.family, key.removeprefix("transformer."), header.tensors[factors.up].shape[0], width)
+        for key, factors in found.components.get("transformer", {}).items()
+        for width in header.tensors[factors.down].shape[1:]
+    )
 
 
 def _told(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def recognise(path: Path, header: Header) -> Found:
     if len(header.tensors) not in (len(diffusers), len(kohya)):
         _refuse_strange(path, header)
     family = _family(path, header, [*diffusers, *kohya])
-    found = _diffusers(diffusers, family) if diffusers else _kohya(path, kohya, family)
+    found = _diffusers(path, diffusers, family) if diffusers else _kohya(path, kohya, family)
     _check_names(path, found)
     for layers in found.components.values():
         for layer, factors in layers.items():
@@ -127,14 +127,22 @@ def _family(path: Path, header: Header, matches: Sequence[re.Match[str]]) -> str
     raise DataError(f"{path}: {what} (key {second[:80]!r})")
 
 
-def _diffusers(matches: Sequence[re.Match[str]], family: str) -> Found:
+def _put(path: Path, parts: dict[str, str], part: str, key: str) -> None:
+    """Raises: DataError where two spellings of one name stand in the file, of which one would be lost."""
+    if part in parts:
+        raise DataError(f"{path}: holds one layer twice, as {parts[part][:80]!r} and {key[:80]!r}")
+    parts[part] = key
+
+
+def _diffusers(path: Path, matches: Sequence[re.Match[str]], family: str) -> Found:
+    """Raises: DataError where a layer stands there twice."""
     components: dict[str, dict[str, dict[str, str]]] = {}
     for match in matches:
         component, layer, side, old_side = match.groups()
         place = re.sub(r"\.processor\.(to_\w+)$", r".\1", layer)
         place = re.sub(r"\.to_out$", ".to_out.0", place) if component == "unet" else place
         side = side or {"down": "A", "up": "B"}[old_side]
-        components.setdefault(component, {}).setdefault(f"{component}.{place}", {})[side] = match[0]
+        _put(path, components.setdefault(component, {}).setdefault(f"{component}.{place}", {}), side, match[0])
     return Found(
         "diffusers",
         family,
@@ -146,7 +154,7 @@ def _diffusers(matches: Sequence[re.Match[str]], family: str) -> Found:
 
 
 def _kohya(path: Path, matches: Sequence[re.Match[str]], family: str) -> Found:
-    """Raises: DataError where a text encoder is none of this family's."""
+    """Raises: DataError where a text encoder is none of this family's, or a layer stands there twice."""
     prefixes = FAMILIES[family].names.prefixes
     own = {prefix.removeprefix("lora_"): component for component, prefix in prefixes.items()}
     own |= {"te1" if kind == "te" else "te" if kind == "te1" else kind: component for kind, component in own.items()}
@@ -158,7 +166,7 @@ def _kohya(path: Path, matches: Sequence[re.Match[str]], family: str) -> Found:
         component = own[kind]
         # both spellings of the first text encoder stand for the same layer
         layer = stem.replace(f"lora_{kind}_", f"{prefixes[component]}_", 1)
-        components.setdefault(component, {}).setdefault(layer, {})[part] = match[0]
+        _put(path, components.setdefault(component, {}).setdefault(layer, {}), part, match[0])
     return Found(
         "kohya",
         family,
@@ -182,7 +190,13 @@ def _check_names(path: Path, found: Found) -> None:
 
 
 def _check_width(path: Path, header: Header, found: Found) -> None:
-    """Raises: DataError where a width is another family's."""
+    """Raises: DataError where a width is another family's, or a fused layer does not come apart."""
+    for component, layers in found.components.items() if found.style == "kohya" else ():
+        for key, factors in layers.items():
+            parts = FAMILIES[found.family].names.layers(key)
+            rows = header.tensors[factors.up].shape[0]
+            if parts is not None and rows % len(parts[1]):
+                raise DataError(f"{path}: {key} of the {component} has {rows} rows, not {len(parts[1])} equal parts")
     width = cross_width(header, found)
     if width is not None and width in WIDTHS and width != 768:
         raise DataError(f"{path}: is for {WIDTHS[width]}: its cross-attention reads {width} values a token, not 768")
