@@ -48,6 +48,7 @@ class ClipReader(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
+        self.mark = int(config["eos_token_id"])
         self.text = CLIPTextModelWithProjection(CLIPTextConfig(**config))
         self.pooled = Questions(config["projection_dim"])
         self.layer = Questions(config["hidden_size"])
@@ -55,7 +56,7 @@ class ClipReader(nn.Module):
     def forward(self, ids: Tensor) -> tuple[dict[str, Tensor], ...]:
         """Answers from both places; ids (B, L)."""
         found = self.text(ids, output_hidden_states=True)
-        end = torch.eq(ids, self.text.config.eos_token_id).int().argmax(1)
+        end = ids.eq(self.mark).int().argmax(1)
         return self.pooled(found.text_embeds), self.layer(found.hidden_states[-2][torch.arange(len(ids)), end])
 
 
@@ -64,13 +65,14 @@ class T5Reader(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
+        self.mark = int(config["eos_token_id"])
         self.text = T5EncoderModel(T5Config(**config))
         self.end = Questions(config["d_model"])
 
     def forward(self, ids: Tensor) -> tuple[dict[str, Tensor], ...]:
         """Answers; ids (B, L)."""
         states = self.text(ids).last_hidden_state
-        end = torch.eq(ids, self.text.config.eos_token_id).int().argmax(1)
+        end = ids.eq(self.mark).int().argmax(1)
         return (self.end(states[torch.arange(len(ids)), end]),)
 
 
