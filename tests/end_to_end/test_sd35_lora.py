@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import re
+import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,11 @@ import tuner
 from tuner import toybox
 from tuner.cli import call
 from tuner.draws import Draws
+from tuner.errors import Stopped
 from tuner.formats.load import quiet_loaders
 from tuner.formats.lora import DIFFUSERS_FILE
 from tuner.recipe import Recipe
+from tuner.watch import Watcher
 
 
 def recipe(folder: Path, steps: int) -> Recipe:
@@ -51,17 +55,29 @@ def say(*words: object, cwd: Path, code: int = 0) -> tuple[str, str]:
     return out.getvalue(), err.getvalue()
 
 
+class Stopper(Watcher):
+    """Presses Ctrl-C when the run tells of its first step."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        if step == 1:
+            signal.raise_signal(signal.SIGINT)
+
+
 @pytest.fixture(scope="module")
 def finished(sd35_folder, tmp_path_factory) -> Path:
-    """A working directory with `runs/dog`, which was stopped after two of its three steps and went on."""
+    """A working directory with `runs/dog`, which was stopped before its end and went on."""
     place = tmp_path_factory.mktemp("work")
-    tuner.run(recipe(sd35_folder, 2), run_dir=place / "runs/dog")
-    tuner.run(recipe(sd35_folder, 3), run_dir=place / "runs/dog")
+    run_dir = place / "runs/dog"
+    with pytest.raises(Stopped):
+        tuner.run(recipe(sd35_folder, 3), run_dir=run_dir, watchers=[Stopper()])
+    assert json.loads((run_dir / "status.json").read_text())["state"] == "stopped"
+    assert not (run_dir / "adapter").exists()
+    assert tuner.run(recipe(sd35_folder, 3), run_dir=run_dir).step == 3
     say("export", "runs/dog", "--to", "kohya", "-o", "k.safetensors", cwd=place)
     return place
 
 
-def test_a_stopped_run_ends_with_the_bytes_of_one_that_never_stopped(finished, sd35_folder, tmp_path):
+def test_a_stopped_run_ends_with_the_weights_of_one_that_never_stopped(finished, sd35_folder, tmp_path):
     tuner.run(recipe(sd35_folder, 3), run_dir=tmp_path / "dog")
     one, other = (load_file(run / "adapter" / DIFFUSERS_FILE) for run in (finished / "runs/dog", tmp_path / "dog"))
     assert one.keys() == other.keys()
@@ -120,6 +136,16 @@ def test_the_command_line_knows_the_base_and_draws(finished, sd35_folder):
             pictures.append(torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8).int())
     assert all(int((picture - pictures[0]).abs().max()) <= 1 for picture in pictures[:3])
     assert not torch.equal(pictures[0], pictures[3])
+
+
+def test_eval_draws_with_and_without(finished):
+    """By the toybox's judges, which need no download; what they say of a random model is of no interest."""
+    few = ["--count", 2, "--per-prompt", 1, "--steps", 2, "--prompts", "toybox"]
+    judges = ["--clip", toybox.judge("clip"), "--dino", toybox.judge("dino")]
+    told = json.loads(say("eval", "runs/dog", *few, *judges, "--class", "a dog", "--json", cwd=finished)[0])
+    assert told["rows"]
+    assert all(row["adapter"] is not None for row in told["rows"] if row["base"] is not None)
+    assert (finished / "runs/dog/evaluation/sheet.png").is_file()
 
 
 def test_the_text_is_read_as_in_training(finished):
