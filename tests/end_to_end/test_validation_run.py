@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import tuner
 from tuner import boundaries, toybox
 from tuner.adapters.lora import LoRAAttachment
-from tuner.best import Best
+from tuner.best import Best, Measured
 from tuner.control import request as ask
 from tuner.errors import DataError, Stopped, UsageError
 from tuner.lines import read_metrics
@@ -247,6 +247,19 @@ def test_values_that_are_not_finite_are_never_the_best(photos, tmp_path, monkeyp
     assert values(tmp_path / "run") == {0: calls[0], 2: calls[1], 4: None, 6: None}
     assert sum("not finite, so this step cannot be the best" in line for line in listener.lines) == 2
     assert "validation loss" not in (tmp_path / "run" / "adapter" / "README.md").read_text()
+
+
+def test_a_step_without_files_is_not_named_however_low(photos, tmp_path, monkeypatch):
+    losses = iter([0.0, 0.1, 0.3, 0.2, 0.4])
+    monkeypatch.setattr(Validator, "measure", lambda *_: Measured(next(losses), ()))
+    listener = Listener()
+    each = {"every": 1, "images": {"path": str(photos / "held"), "caption": "a photo"}}
+    done = tuner.run(recipe(photos, 4, validation=each), run_dir=tmp_path / "run", watchers=[listener])
+    assert list(values(tmp_path / "run")) == [0, 1, 2, 3, 4]
+    assert done.best == Best(2, 0.3)
+    assert listener.bests == [Best(2, 0.3)]
+    assert "best checkpoint so far | step 2 " in (tmp_path / "run" / "adapter" / "README.md").read_text()
+    assert (tmp_path / "run" / "checkpoints" / "2" / "adapter" / "pytorch_lora_weights.safetensors").is_file()
 
 
 def test_held_out_pictures_that_are_all_trained_on_end_the_run_before_it_starts(photos, tmp_path):
