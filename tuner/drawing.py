@@ -67,7 +67,10 @@ class Drawing:
         facts = [all_facts(adapter.path) for adapter in adapters]
         for adapter, fact in zip(adapters, facts, strict=True):
             if fact["problem"] or fact["family"] in FOREIGN:
-                raise DataError(f"{adapter.path}: {fact['problem'] or 'is for ' + fact['family']}")
+                raise DataError(
+                    f"{adapter.path}: {fact['problem'] or 'is for ' + fact['family']}",
+                    "give a LoRA for Stable Diffusion 1.5, 3.5 or 3; `tuner inspect FILE` says what this one is",
+                )
         kinds = {fact["backbone"] for fact in facts} or {MAIN_FAMILY}
         if len(kinds) > 1:
             raise UsageError(f"the adapters are for different families: {', '.join(sorted(kinds))}", "use those of one")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import tuner
 from tuner import toybox
@@ -171,3 +171,26 @@ def test_export_says_what_is_wrong(finished, words, code, said):
     (finished / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     out, err = say("export", *words, cwd=finished, code=code)
     assert re.search(said, " ".join((out + err).split()))
+
+
+@pytest.mark.parametrize(
+    ("adapter", "base", "said"),
+    [
+        ("runs/dog", "toybox-sd15", "SD3|Stable Diffusion 3|transformer"),
+        ("flux.safetensors", "any", "FLUX.*Stable Diffusion 1.5, 3.5 or 3"),
+        ("runs/dog", None, "local model named 'model'.*--base"),
+    ],
+)
+def test_an_adapter_on_another_base_is_refused_with_what_to_do(finished, adapter, base, said):
+    flux = {f"transformer.single_transformer_blocks.0.attn.to_q.lora_{s}.weight": torch.ones(2, 2) for s in "AB"}
+    save_file(flux, finished / "flux.safetensors")
+    where = ["--base", toybox.folder("sd15") if base == "toybox-sd15" else base] if base else []
+    words = ["--adapter", adapter, *where, "--device", "cpu", "--size", 64, "--steps", 1, "a dog"]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(finished), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = call(["generate", *map(str, words)])
+    told = " ".join((out.getvalue() + err.getvalue()).split())
+    print(told)
+    assert code in (2, 65), told
+    assert "Traceback" not in told
+    assert re.search(said, told)

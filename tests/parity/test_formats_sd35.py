@@ -500,6 +500,7 @@ def test_what_would_load_nothing_or_in_part_is_refused_with_the_reason(untouched
     with pytest.raises(DataError, match=re.escape(reason)) as caught:
         load_adapter(untouched, file)
     assert str(file) in caught.value.message
+    assert caught.value.hint or reason in ("one of its two factors", "70 rows, not 3 equal parts", "twice")
     assert loaded(untouched) == {}
 
 
@@ -511,7 +512,7 @@ def test_an_sd35_adapter_on_an_sd15_pipeline_is_refused(cases):
     pipe = StableDiffusionPipeline.from_pretrained(str(toybox.folder("sd15")), local_files_only=True)
     with pytest.raises(DataError, match="trains the transformer, which this pipeline does not have") as caught:
         load_adapter(pipe, cases("transformer").folder)
-    assert "another base" in str(caught.value.hint)
+    assert "StableDiffusion3Pipeline" in str(caught.value.hint)
 
 
 # ---- card

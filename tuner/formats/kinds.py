@@ -38,6 +38,8 @@ class Found:
     """By diffusers' component name, then by the layer's key in the file."""
 
 
+KNOWN = "LoRA files for Stable Diffusion 1.5, 3.5 and 3 with diffusers' or kohya's keys are read"
+"""What to say to a file that is none of them."""
 WIDTHS: Mapping[int, str] = {
     768: "Stable Diffusion 1",
     1024: "Stable Diffusion 2",
@@ -86,7 +88,7 @@ def recognise(path: Path, header: Header) -> Found:
     for key in header.tensors:
         for pattern, what in OTHERS:
             if re.search(pattern, key):
-                raise DataError(f"{path}: is {what} (key {key[:80]!r})")
+                raise DataError(f"{path}: is {what} (key {key[:80]!r})", KNOWN)
     diffusers = [match for key in header.tensors if (match := _DIFFUSERS.fullmatch(key))]
     kohya = [match for key in header.tensors if (match := _KOHYA.fullmatch(key))]
     if len(header.tensors) not in (len(diffusers), len(kohya)):
@@ -106,7 +108,7 @@ def _refuse_strange(path: Path, header: Header) -> NoReturn:
     known = {key for key in header.tensors if _DIFFUSERS.fullmatch(key) or _KOHYA.fullmatch(key)}
     strange = next((key for key in header.tensors if key not in known), next(iter(header.tensors)))
     what = "mixes keys of different formats" if known else "is no LoRA with diffusers' or kohya's keys"
-    raise DataError(f"{path}: {what} (key {strange[:80]!r})")
+    raise DataError(f"{path}: {what} (key {strange[:80]!r})", KNOWN)
 
 
 def _family(path: Path, header: Header, matches: Sequence[re.Match[str]]) -> str:
@@ -124,7 +126,7 @@ def _family(path: Path, header: Header, matches: Sequence[re.Match[str]]) -> str
     if alone and header.metadata.get("tuner_backbone") == "sd35":
         return "sd35"
     what = "trains text encoders alone, those of SDXL or of SD3.5, and does not say which" if alone else "is for SDXL"
-    raise DataError(f"{path}: {what} (key {second[:80]!r})")
+    raise DataError(f"{path}: {what} (key {second[:80]!r})", KNOWN)
 
 
 def _put(path: Path, parts: dict[str, str], part: str, key: str) -> None:
@@ -186,7 +188,9 @@ def _check_names(path: Path, found: Found) -> None:
     for key in found.components.get("transformer", {}):
         layer = key.removeprefix("transformer.")
         if (names.layers(key) if found.style == "kohya" else names.key("transformer", layer)) is None:
-            raise DataError(f"{path}: is for a transformer base such as FLUX: SD3.5 and SD3 have no layer {key[:80]}")
+            raise DataError(
+                f"{path}: is for a transformer base such as FLUX: SD3.5 and SD3 have no layer {key[:80]}", KNOWN
+            )
 
 
 def _check_width(path: Path, header: Header, found: Found) -> None:
@@ -199,9 +203,11 @@ def _check_width(path: Path, header: Header, found: Found) -> None:
                 raise DataError(f"{path}: {key} of the {component} has {rows} rows, not {len(parts[1])} equal parts")
     width = cross_width(header, found)
     if width is not None and width in WIDTHS and width != 768:
-        raise DataError(f"{path}: is for {WIDTHS[width]}: its cross-attention reads {width} values a token, not 768")
+        raise DataError(
+            f"{path}: is for {WIDTHS[width]}: its cross-attention reads {width} values a token, not 768", KNOWN
+        )
     if (width := joint_width(header, found)) == 3072:
-        raise DataError(f"{path}: is for {JOINT_WIDTHS[width]}: its layers are {width} values wide")
+        raise DataError(f"{path}: is for {JOINT_WIDTHS[width]}: its layers are {width} values wide", KNOWN)
 
 
 def _check(path: Path, header: Header, layer: str, factors: Factors) -> None:

@@ -164,7 +164,11 @@ def _check_fit(file: Path, header: Header, found: Found, modules: Mapping[str, n
 
     absent = sorted(found.components.keys() - modules.keys())
     if absent:
-        raise DataError(f"{file}: trains the {absent[0]}, which this pipeline does not have", OTHER_BASE)
+        own = FAMILIES[found.family]
+        raise DataError(
+            f"{file}: trains the {absent[0]}, which this pipeline does not have",
+            f"it is for {own.label}: load it into a {own.pipeline} with all of its text encoders",
+        )
     layers: dict[str, set[str]] = {}
     for component, module in modules.items():
         # peft wraps a layer as <layer>.base_layer, which must not hide the layer's own name

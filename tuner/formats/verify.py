@@ -214,7 +214,7 @@ def _predict(model: DiffusionModel) -> Tensor:
     noise = Draws(0).normal((len(PROMPTS), model.channels, SIDE, SIDE), "verify_noise")
     device = _device(model.denoiser)
     with torch.no_grad():
-        cond = model.encode_text(model.tokenize(PROMPTS)).to(device)
+        cond = model.read(PROMPTS, device)
         out = model.denoise(torch.from_numpy(noise).to(device), torch.tensor([801.0, 201.0], device=device), cond)
     return out.float().cpu()
 
