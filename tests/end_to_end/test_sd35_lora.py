@@ -190,7 +190,6 @@ def test_an_adapter_on_another_base_is_refused_with_what_to_do(finished, adapter
     with contextlib.chdir(finished), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = call(["generate", *map(str, words)])
     told = " ".join((out.getvalue() + err.getvalue()).split())
-    print(told)
     assert code in (2, 65), told
     assert "Traceback" not in told
     assert re.search(said, told)
