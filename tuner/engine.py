@@ -18,9 +18,8 @@ from .signals import StopRequests, stopping_at_once
 from .watch import Watcher, Watchers
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from .adapters import Attachment
+    from .backbones import DiffusionModel
     from .best import Best
     from .boundaries import Boundary
     from .data.prepared import Prepared
@@ -146,40 +145,57 @@ class _Run:
         if plan.validation and plan.validation.advice:
             watcher.warn(plan.validation.advice)
         self.draws = Draws(recipe.train.seed)
-        model = recipe.backbone.load(device=torch.device("cpu"), dtype=where.weights)
+        model = recipe.backbone.load(device=torch.device("cpu"), dtype=where.weights, read=())
         for note in model.notes:
             watcher.say(note)
         for warning in model.warnings:
             watcher.warn(warning)
-        for module in model.components.values():
-            module.requires_grad_(requires_grad=False).eval()
         objective = recipe.bound_objective.bind(model.scheduler, where.device)
         cache = Cache()
         watcher.phase("caching")
         if self.processes.main:
-            model.denoiser.to(where.device)
-            data.add_class_pictures(recipe, found, model, objective, cache, watcher)
-            model.denoiser.to("cpu")
+            data.add_class_pictures(recipe, found, model, objective, cache, watcher, device=where.device)
         learns_text = any(adapter.trains_text() for adapter in recipe.adapters)
-        encoders: list[nn.Module] = [model.vae, *model.text_encoders.values()]
-        for encoder in encoders:
-            encoder.to(where.device)
         if not self.processes.main:
             self.processes.wait()  # the first process fills the cache, the others read it
             data.add_class_pictures(recipe, found, model, objective, cache, Watcher())
-        ready = data.encode(recipe, found, model, self.draws, cache, watcher, learns_text=learns_text)
+        ready = data.encode(
+            recipe,
+            found,
+            model,
+            self.draws,
+            cache,
+            watcher,
+            learns_text=learns_text,
+            device=where.device,
+            meanwhile=(lambda: self._read_ahead(model)) if self.processes.main else None,
+        )
         if self.processes.main:
             self.processes.wait()
         base = {name: model.identity(name) for name in model.components}
         self.base_identity = base[model.denoiser_name]
         self._same_run(identity(recipe, ready.examples, base, precision=where.precision))
+        if learns_text:
+            model.fetch(model.text_encoders, where.device)
+        if recipe.data.cache == "off":
+            model.fetch(["vae"], where.device)
+        elif recipe.sample.every is not None:
+            model.fetch(["vae"], torch.device("cpu"))  # where it waits for the samples
+        model.fetch([model.denoiser_name], where.device)
         attachments = self._attach(model)
-        # What is done waits on the CPU for the samples.
-        for encoder in encoders:
-            needed = recipe.data.cache == "off" if encoder is model.vae else learns_text
-            encoder.to(where.device if needed else "cpu")
-        model.denoiser.to(where.device)
         return Student(model, attachments, objective, where.autocast), attachments, ready
+
+    def _read_ahead(self, model: DiffusionModel) -> None:
+        """Read what will be drawn or tried while training, so that the text encoders need not stay."""
+        import torch
+
+        from .formats.verify import PROMPTS
+        from .sampling import read_ahead
+
+        if self.recipe.sample.every is not None:
+            read_ahead(model, samples.shots(self.recipe), self.where.device)
+        with torch.no_grad():
+            model.read_ahead(PROMPTS, self.where.device)
 
     def _attach(self, model: Any) -> list[Attachment]:
         recipe = self.recipe

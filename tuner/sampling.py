@@ -120,7 +120,7 @@ def paint(
     """Draw each shot. A picture depends on its shot and the weights alone, up to float error: not on its neighbours.
 
     The encoders and the VAE visit the denoiser's device; they, every module's mode and the random generators are as
-    before when this returns.
+    before when this returns. Text encoders stay where they are if all prompts were read ahead.
 
     Args:
         model: with or without adapters.
@@ -133,7 +133,7 @@ def paint(
     import torch
 
     found: dict[int, Image] = {}
-    with torch.no_grad(), _at_work(model) as device:  # inference mode would mark weights that move
+    with torch.no_grad(), _at_work(model, shots, batch) as device:  # inference mode would mark weights that move
         for group in _groups(shots, batch):
             picked = [shots[index] for index in group]
             latents = _draw(model, picked, objective, device)
@@ -141,6 +141,15 @@ def paint(
             for index, latent in zip(group, latents, strict=True):
                 found[index] = to_picture(model.decode_latents(latent[None])[0])
     return [found[index] for index in range(len(shots))]
+
+
+def read_ahead(model: DiffusionModel, shots: Sequence[Shot], device: torch.device, *, batch: int = 1) -> None:
+    """Read the prompts of shots now, so that `paint` with the same `batch` will need no text encoder for them."""
+    import torch
+
+    with torch.no_grad(), _autocast(model, device):
+        for group in _groups(shots, batch):
+            model.read_ahead(_unique_prompts([shots[index] for index in group]), device)
 
 
 def _groups(shots: Sequence[Shot], batch: int) -> Iterator[list[int]]:
@@ -163,7 +172,7 @@ def _draw(
 
     first = shots[0]
     guided = first.guidance > 1
-    prompts = [shot.negative for shot in shots] * guided + [shot.prompt for shot in shots]
+    prompts = _prompts(shots)
     x_t = torch.stack([start_noise(model, shot) for shot in shots]).to(device)
     h, w = x_t.shape[-2:]
     steps = sampler(model.scheduler, first.scheduler, {} if objective is None else objective.sampling_at(h, w))
@@ -171,8 +180,7 @@ def _draw(
     flow = is_flow(model.scheduler)  # whose scheduler scales neither the first noise nor what the denoiser sees
     if not flow:
         x_t = x_t * steps.init_noise_sigma  # type: ignore[attr-defined]
-    dtype = next(model.denoiser.parameters()).dtype
-    with torch.autocast(device.type, dtype=dtype if dtype.itemsize < 4 else torch.bfloat16, enabled=dtype.itemsize < 4):
+    with _autocast(model, device):
         cond = _encode(model, prompts, device)
         for timestep in steps.timesteps:  # type: ignore[attr-defined]
             seen = x_t if flow else steps.scale_model_input(x_t, timestep)  # type: ignore[attr-defined]
@@ -194,9 +202,28 @@ def start_noise(model: DiffusionModel, shot: Shot) -> Tensor:
     return torch.from_numpy(Draws(shot.seed).normal(shape, "sample"))
 
 
+def _autocast(model: DiffusionModel, device: torch.device) -> torch.autocast:
+    """Compute in the denoiser's own type where that has 16 bits."""
+    import torch
+
+    dtype = next(model.denoiser.parameters()).dtype
+    low = dtype.itemsize < 4
+    return torch.autocast(device.type, dtype=dtype if low else torch.bfloat16, enabled=low)
+
+
+def _prompts(shots: Sequence[Shot]) -> list[str]:
+    """What is read for shots that are alike: what they shall not show, where they are guided, then what they show."""
+    guided = shots[0].guidance > 1
+    return [shot.negative for shot in shots] * guided + [shot.prompt for shot in shots]
+
+
+def _unique_prompts(shots: Sequence[Shot]) -> list[str]:
+    return list(dict.fromkeys(_prompts(shots)))
+
+
 def _encode(model: DiffusionModel, prompts: Sequence[str], device: torch.device) -> Cond:
     unique = list(dict.fromkeys(prompts))
-    found = model.encode_text(model.tokenize(unique).to(device)).to(device)
+    found = model.read(unique, device)
     rows = [unique.index(prompt) for prompt in prompts]
     return Cond({name: value[rows] for name, value in found.tensors.items()})
 
@@ -219,17 +246,19 @@ def to_picture(pixels: Tensor) -> Image:
 
 
 @contextmanager
-def _at_work(model: DiffusionModel) -> Iterator[torch.device]:
-    """Within it every module is on the denoiser's device and in eval mode."""
+def _at_work(model: DiffusionModel, shots: Sequence[Shot], batch: int) -> Iterator[torch.device]:
+    """Within it every module that the shots need is on the denoiser's device and in eval mode."""
     device = next(model.denoiser.parameters()).device
-    homes = {name: next(module.parameters()).device for name, module in model.components.items()}
-    modes = [(part, part.training) for module in model.components.values() for part in module.modules()]
+    with _autocast(model, device):
+        groups = [[shots[index] for index in group] for group in _groups(shots, batch)]
+        known = all(model.remembers(_unique_prompts(group), device) for group in groups)
+    needed = {name: m for name, m in model.components.items() if not (known and name in model.text_encoders)}
+    modes = [(part, part.training) for module in needed.values() for part in module.modules()]
     try:
-        for module in model.components.values():
-            module.eval().to(device)
-        yield device
+        with model.at_hand(needed, device):
+            for module in needed.values():
+                module.eval()
+            yield device
     finally:
-        for name, module in model.components.items():
-            module.to(homes[name])
         for part, training in modes:
             part.training = training

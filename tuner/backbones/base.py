@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from ..objectives import Objective
     from ..recipe import Recipe
     from ..types import Cond, Posterior, Tokens
+    from .weights import Weights
 
 Site = Literal["cross_attention", "attention", "attention_mlp", "all_linear", "context_kv"]
 """Places that an adapter may touch. Each backbone translates them to module names."""
@@ -67,10 +70,16 @@ class Backbone(Choice):
     """What `--rehearse` sets, by key path; a key whose section the recipe lacks is passed over."""
 
     @abstractmethod
-    def load(self, *, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
-        """Load every component, in eval mode: denoiser and text encoders in `dtype`, the VAE in float32.
+    def load(self, *, device: torch.device, dtype: torch.dtype, read: Collection[str] | None = None) -> DiffusionModel:
+        """Load the model, in eval mode: denoiser and text encoders in `dtype`, the VAE in float32.
 
         Nothing is downloaded when HF_HUB_OFFLINE is set.
+
+        Args:
+            device: where the weights go.
+            dtype: of denoiser and text encoders.
+            read: components whose weights are read now, by diffusers' name; None reads all. The others' files are
+                checked, and their weights come and go by `DiffusionModel.fetch` and `release`.
 
         Raises: DataError with what to do next (a missing file, a gated or failed download, an unsafe format).
         """
@@ -123,11 +132,71 @@ class DiffusionModel(ABC):
     """What the user should know about how it was loaded, such as a 16-bit variant that stood in; said once."""
     warnings: Sequence[str] = ()
     """What may spoil a run with this model; warned about once."""
+    weights: Mapping[str, Weights] = MappingProxyType({})
+    """By component, weights that can leave memory; a component that is not here stays, and waits on the CPU."""
+    remembered: Mapping[tuple[str | bool, ...], Cond] = MappingProxyType({})
+    """What `read_ahead` has read."""
 
     @property
     def components(self) -> dict[str, nn.Module]:
         """Every module by diffusers' component name."""
         return {self.denoiser_name: self.denoiser, "vae": self.vae, **self.text_encoders}
+
+    def fetch(self, names: Iterable[str], device: torch.device | None = None) -> None:
+        """Bring components into memory and onto `device`; None leaves those that are in memory where they are.
+
+        Raises: DataError where a file is not what it was when the model was loaded.
+        """
+        import torch
+
+        for name in names:
+            module = self.components[name]
+            if device_of(module).type == "meta":
+                self.weights[name].fetch(device or torch.device("cpu"))
+            elif device is not None:
+                module.to(device)
+
+    def release(self, names: Iterable[str]) -> None:
+        """Take components out of memory, to the CPU where they cannot be read again. Nothing is attached to them."""
+        for name in names:
+            if name in self.weights:
+                self.weights[name].release()
+            else:
+                self.components[name].to("cpu")
+
+    @contextmanager
+    def at_hand(self, names: Iterable[str], device: torch.device | None = None) -> Iterator[None]:
+        """Within it components are in memory and on `device`; afterwards each is where it was before."""
+        homes = {name: device_of(self.components[name]) for name in names}
+        try:
+            self.fetch(homes, device)
+            yield
+        finally:
+            for name, home in homes.items():
+                if home.type == "meta":
+                    self.release([name])
+                else:
+                    self.components[name].to(home)
+
+    def read(self, prompts: Sequence[str], device: torch.device) -> Cond:
+        """The conditioning of prompts on `device`, from memory where `read_ahead` has read these very prompts."""
+        known = self.remembered.get(_key(prompts, device))
+        return (known or self.encode_text(self.tokenize(prompts).to(device))).to(device)
+
+    def read_ahead(self, prompts: Sequence[str], device: torch.device) -> None:
+        """Read prompts now, so that `read` will need no text encoder for them. For text encoders that do not train."""
+        import torch
+
+        cond = self.read(prompts, device).to(torch.device("cpu"))
+        self.remembered = {**self.remembered, _key(prompts, device): cond}
+
+    def forget(self) -> None:
+        """Drop what `read_ahead` has read, as before text encoders begin to train."""
+        self.remembered = MappingProxyType({})
+
+    def remembers(self, prompts: Sequence[str], device: torch.device) -> bool:
+        """Whether `read` needs no text encoder for these prompts."""
+        return _key(prompts, device) in self.remembered
 
     def learns_text(self) -> bool:
         """Whether embeddings change during the run, so that they cannot be cached."""
@@ -194,3 +263,15 @@ class DiffusionModel(ABC):
             scheduler: `auto`, or one that `sampling.choose` takes for this base.
             sampling: overrides of the base's scheduler configuration (`BoundObjective.sampling`).
         """
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's weights are; `meta` where they are not in memory."""
+    return next(module.parameters()).device
+
+
+def _key(prompts: Sequence[str], device: torch.device) -> tuple[str | bool, ...]:
+    """Embeddings made under autocast are others."""
+    import torch
+
+    return torch.is_autocast_enabled(device.type), *prompts

@@ -115,6 +115,35 @@ def fill(
         dtype: what floating-point weights are cast to.
         surplus: endings of keys that old files carry and nothing needs.
 
+    Raises: DataError as `require_fit`.
+    """
+    found = require_fit(module, tensors, source, surplus)
+    placed = {
+        name: value.to(
+            device, dtype if value.is_floating_point() else None, copy=True
+        )  # a copy, for the file may change
+        for name, value in found.items()
+    }
+    module.load_state_dict(placed, assign=True)
+    for name, buffer in module.named_buffers():
+        if name not in placed:
+            module.get_submodule(name.rpartition(".")[0]).register_buffer(
+                name.rpartition(".")[2], buffer.to(device), persistent=False
+            )
+    return module.requires_grad_(requires_grad=False).eval()
+
+
+def require_fit(
+    module: nn.Module, tensors: Mapping[str, Tensor], source: Path, surplus: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """The tensors that a module needs, by parameter name.
+
+    Args:
+        module: built under `empty`.
+        tensors: by parameter name.
+        source: file or folder to name in errors.
+        surplus: endings of keys that old files carry and nothing needs.
+
     Raises: DataError with the number of missing, unknown and misshapen weights.
     """
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
@@ -142,19 +171,7 @@ def fill(
             f"{source}: does not fit {type(module).__name__}: {'; '.join(faults)}",
             "this is another kind of model, or files of two models are mixed; download the whole model again",
         )
-    placed = {
-        name: value.to(
-            device, dtype if value.is_floating_point() else None, copy=True
-        )  # a copy, for the file may change
-        for name, value in found.items()
-    }
-    module.load_state_dict(placed, assign=True)
-    for name, buffer in module.named_buffers():
-        if name not in placed:
-            module.get_submodule(name.rpartition(".")[0]).register_buffer(
-                name.rpartition(".")[2], buffer.to(device), persistent=False
-            )
-    return module.requires_grad_(requires_grad=False).eval()
+    return found
 
 
 def empty() -> Any:

@@ -12,7 +12,7 @@ from . import sd15_sites
 from .base import Backbone, DiffusionModel, Layout, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import torch
 
@@ -56,10 +56,10 @@ class SD15(Backbone, name="sd15"):
             self.refuse_idle({"revision": "with the toybox model"})
         return self
 
-    def load(self, *, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
+    def load(self, *, device: torch.device, dtype: torch.dtype, read: Collection[str] | None = None) -> DiffusionModel:
         from .sd15_model import load
 
-        return load(self, device=device, dtype=dtype)
+        return load(self, device=device, dtype=dtype, read=read)
 
     def layout(self) -> Layout:
         from .unet_layout import layout

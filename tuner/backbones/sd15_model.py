@@ -11,17 +11,18 @@ from .base import DiffusionModel
 from .clip_tokenizer import fingerprint, load_tokenizer, token_rows
 from .download import locate
 from .identity import digest
+from .weights import Weights, read_now
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from .sd15 import SD15
@@ -146,7 +147,7 @@ class SD15Model(DiffusionModel):
         return children.get("text_model", self._text)
 
 
-def load(backbone: SD15, *, device: torch.device, dtype: torch.dtype) -> SD15Model:
+def load(backbone: SD15, *, device: torch.device, dtype: torch.dtype, read: Collection[str] | None = None) -> SD15Model:
     """As `Backbone.load`: from the toybox, a folder, a single file or the Hub."""
     from .. import toybox
     from .sd15 import TOYBOX
@@ -158,18 +159,18 @@ def load(backbone: SD15, *, device: torch.device, dtype: torch.dtype) -> SD15Mod
     if place.is_file():
         from .single_file import load_file
 
-        return load_file(backbone, place, device=device, dtype=dtype)
-    return load_folder(backbone, place, device=device, dtype=dtype)
+        return load_file(backbone, place, device=device, dtype=dtype, read=read)
+    return load_folder(backbone, place, device=device, dtype=dtype, read=read)
 
 
 def _complete(folder: Path) -> bool:
     return all(loading.weight_files(folder / name) for name in COMPONENTS)
 
 
-def load_folder(backbone: SD15, folder: Path, *, device: torch.device, dtype: torch.dtype) -> SD15Model:
+def load_folder(
+    backbone: SD15, folder: Path, *, device: torch.device, dtype: torch.dtype, read: Collection[str] | None = None
+) -> SD15Model:
     """From diffusers' layout."""
-    import torch
-
     if not (folder / "model_index.json").is_file():
         raise DataError(
             f"{folder}: not a model in diffusers' layout (it has no model_index.json)",
@@ -178,12 +179,14 @@ def load_folder(backbone: SD15, folder: Path, *, device: torch.device, dtype: to
     configs = {name: loading.read_json(folder / name / "config.json") for name in COMPONENTS}
     files = {name: loading.require_weights(folder / name) for name in COMPONENTS}
     tokenizer = load_tokenizer(folder / "tokenizer", configs["text_encoder"].get("max_position_embeddings", 77))
-    modules = []
-    for name, module in zip(COMPONENTS, build(configs, folder), strict=True):
-        tensors = rename(name, loading.read_tensors(files[name]), module.state_dict())
-        surplus = TEXT_SURPLUS if name == "text_encoder" else ()
-        kind = torch.float32 if name == "vae" else dtype
-        modules.append(loading.fill(module, tensors, folder / name, device=device, dtype=kind, surplus=surplus))
+    modules = build(configs, folder)
+    weights = {}
+    for name, module in zip(COMPONENTS, modules, strict=True):
+
+        def tensors(name: str = name, expected: tuple[str, ...] = tuple(module.state_dict())) -> Mapping[str, Tensor]:
+            return rename(name, loading.read_tensors(files[name]), expected)
+
+        weights[name] = component(name, module, tensors, folder / name, dtype)
 
     def identify(name: str) -> str:
         return digest(configs[name], files[name], extra(backbone, name, tokenizer))
@@ -195,7 +198,20 @@ def load_folder(backbone: SD15, folder: Path, *, device: torch.device, dtype: to
         if ".fp16." in path.name
     ]
     scheduler = loading.read_json(folder / "scheduler" / "scheduler_config.json")
-    return SD15Model(backbone, tuple(modules), tokenizer, scheduler, identify, notes)  # type: ignore[arg-type]
+    read_now(weights, read, device)
+    model = SD15Model(backbone, modules, tokenizer, scheduler, identify, notes)
+    model.weights = weights
+    return model
+
+
+def component(
+    name: str, module: nn.Module, read: Callable[[], Mapping[str, Tensor]], source: Path, dtype: torch.dtype
+) -> Weights:
+    """The weights of one component; the VAE's are float32 always."""
+    import torch
+
+    kind = torch.float32 if name == "vae" else dtype
+    return Weights(module, read, source, dtype=kind, surplus=TEXT_SURPLUS if name == "text_encoder" else ())
 
 
 def extra(backbone: SD15, component: str, tokenizer: CLIPTokenizer) -> str:
@@ -240,7 +256,7 @@ def build(
         ) from error
 
 
-def rename(component: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rename(component: str, tensors: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Tensor]:
     """Keys of older or newer files to those of the modules as they are here."""
     if component == "vae":
         return {_modern(key): value for key, value in tensors.items()}

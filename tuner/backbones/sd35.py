@@ -12,7 +12,7 @@ from . import sd35_sites
 from .base import Backbone, DiffusionModel, Layout, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import torch
 
@@ -72,10 +72,10 @@ class SD35(Backbone, name="sd35"):
     def problems(self, recipe: Recipe) -> Sequence[Problem]:
         return [*_size_problems(recipe), *_t5_problems(recipe)]
 
-    def load(self, *, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
+    def load(self, *, device: torch.device, dtype: torch.dtype, read: Collection[str] | None = None) -> DiffusionModel:
         from .sd35_loading import load
 
-        return load(self, device=device, dtype=dtype)
+        return load(self, device=device, dtype=dtype, read=read)
 
     def layout(self) -> Layout:
         from .mmdit_layout import layout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
@@ -14,9 +15,10 @@ from .sd15_model import TEXT_SURPLUS
 from .sd35 import MULTIPLE_PX, TOYBOX, absent, toybox_folder
 from .sd35_model import SD35Model
 from .sd35_text import CLIPS, T5, load_t5_tokenizer, t5_fingerprint
+from .weights import Weights, read_now
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     import torch
@@ -41,7 +43,7 @@ class Found:
     notes: list[str]
 
 
-def load(backbone: SD35, *, device: torch.device, dtype: torch.dtype) -> SD35Model:
+def load(backbone: SD35, *, device: torch.device, dtype: torch.dtype, read: Collection[str] | None = None) -> SD35Model:
     """As `Backbone.load`: from the toybox, a folder, the Hub, or a single file."""
     if backbone.model == TOYBOX:
         place = toybox_folder(backbone.key)
@@ -51,11 +53,10 @@ def load(backbone: SD35, *, device: torch.device, dtype: torch.dtype) -> SD35Mod
         )
     if not place.is_file():
         found = survey(backbone, place)
-        tensors = loading.read_tensors(found.files["transformer"])
-        return assemble(backbone, found, tensors, device=device, dtype=dtype)
-    from .sd35_single_file import default_components, read_transformer
+        return assemble(backbone, found, device=device, dtype=dtype, read=read)
+    from .sd35_single_file import default_components, read_config, read_transformer
 
-    config, tensors = read_transformer(place)
+    config = read_config(place)
     home = backbone.components or default_components(place, config)
     wanted = patterns(backbone, transformer=False)
     folder = locate(home, None, wanted, lambda f: _complete(backbone, f, transformer=False), key="backbone.components")
@@ -64,7 +65,9 @@ def load(backbone: SD35, *, device: torch.device, dtype: torch.dtype) -> SD35Mod
     found = survey(backbone, folder, transformer=False)
     found.configs["transformer"], found.files["transformer"] = config, (place,)
     found.notes.append(f"{place.name} holds the transformer; VAE and text encoders come from {home}")
-    return assemble(backbone, found, tensors, device=device, dtype=dtype)
+    return assemble(
+        backbone, found, device=device, dtype=dtype, read=read, transformer=lambda: read_transformer(place)[1]
+    )
 
 
 def wanted_components(backbone: SD35, *, transformer: bool = True) -> list[str]:
@@ -139,28 +142,45 @@ def survey(backbone: SD35, folder: Path, *, transformer: bool = True) -> Found:
 
 
 def assemble(
-    backbone: SD35, found: Found, transformer: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype
+    backbone: SD35,
+    found: Found,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    read: Collection[str] | None = None,
+    transformer: Callable[[], Mapping[str, Tensor]] | None = None,
 ) -> SD35Model:
-    """Build the modules and give them their weights; those of the transformer are read already."""
+    """Build the modules and give them their weights.
+
+    Args:
+        backbone: the part that loads it.
+        found: what it consists of.
+        device, dtype, read: as `Backbone.load`.
+        transformer: reads the transformer's tensors; None reads its files.
+    """
     import torch
 
-    modules: dict[str, nn.Module] = {}
-    for name, module in build(found).items():
-        tensors = transformer if name == "transformer" else loading.read_tensors(found.files[name])
-        kind = torch.float32 if name == "vae" else dtype
+    modules = build(found)
+    weights: dict[str, Weights] = {}
+    for name, module in modules.items():
         files = found.files[name]
-        source = files[0] if name == "transformer" and len(files) == 1 else files[0].parent
-        own = _rename(name, tensors)
-        surplus = TEXT_SURPLUS if name in CLIPS else ()
-        modules[name] = loading.fill(module, own, source, device=device, dtype=kind, surplus=surplus)
-        if name == T5:
-            _finish_t5(module, own, device, dtype)
+        weights[name] = Weights(
+            module,
+            transformer if name == "transformer" and transformer else partial(_tensors, name, files),
+            files[0] if name == "transformer" and len(files) == 1 else files[0].parent,
+            dtype=torch.float32 if name == "vae" else dtype,
+            surplus=TEXT_SURPLUS if name in CLIPS else (),
+            finish=partial(_finish_t5, module, dtype) if name == T5 else None,
+        )
+    read_now(weights, read, device)
 
     def identify(name: str) -> str:
         return digest(found.configs[name], found.files[name], _extra(name, found.tokenizers))
 
     notes, warnings = describe(found.configs["transformer"], dtype)
-    return SD35Model(backbone, modules, found.tokenizers, found.scheduler, identify, [*notes, *found.notes], warnings)
+    model = SD35Model(backbone, modules, found.tokenizers, found.scheduler, identify, [*notes, *found.notes], warnings)
+    model.weights = weights
+    return model
 
 
 def describe(config: Mapping[str, Any], dtype: torch.dtype) -> tuple[list[str], list[str]]:
@@ -236,6 +256,10 @@ def _require_fit(found: Found) -> None:
         )
 
 
+def _tensors(component: str, files: Sequence[Path]) -> Mapping[str, Tensor]:
+    return _rename(component, loading.read_tensors(files))
+
+
 def _rename(component: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Keys of files to those of the modules: T5's table of words has two names, and files hold either."""
     if component in CLIPS:
@@ -251,7 +275,7 @@ def _under_text_model(key: str) -> str:
     return key if key.startswith(("text_model.", "text_projection.")) else f"text_model.{key}"
 
 
-def _finish_t5(module: nn.Module, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
+def _finish_t5(module: nn.Module, dtype: torch.dtype, tensors: Mapping[str, Tensor], device: torch.device) -> None:
     """One table of words instead of two; and in fp16 the layers that overflow stay float32, as in transformers."""
     import torch
 

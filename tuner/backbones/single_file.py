@@ -8,10 +8,11 @@ from ..errors import DataError
 from . import bundled, loading
 from .clip_tokenizer import make_tokenizer
 from .identity import digest
-from .sd15_model import COMPONENTS, TEXT_SURPLUS, SD15Model, build, extra, rename
+from .sd15_model import COMPONENTS, SD15Model, build, component, extra, rename
+from .weights import read_now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     import torch
@@ -45,6 +46,7 @@ def load_file(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    read: Collection[str] | None = None,
     configs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> SD15Model:
     """As `Backbone.load`, from a single file.
@@ -54,12 +56,11 @@ def load_file(
         path: the checkpoint.
         device: where the weights go.
         dtype: of the UNet and text encoder.
+        read: as `Backbone.load`.
         configs: of the components; None takes SD1.5's own.
 
     Raises: DataError saying what the file is instead, or what does not fit.
     """
-    import torch
-
     if path.suffix != ".safetensors":
         raise DataError(
             f"{path}: not a .safetensors file; other formats can run code when they are read",
@@ -68,13 +69,15 @@ def load_file(
     tensors = loading.read_tensors([path])
     require_layout(path, tensors)
     trees = dict(configs or bundled.configs())
-    found = convert(path, tensors, trees)
-    modules = []
-    for name, module in zip(COMPONENTS, build(trees, path), strict=True):
-        own = rename(name, found[name], module.state_dict())
-        surplus = TEXT_SURPLUS if name == "text_encoder" else ()
-        kind = torch.float32 if name == "vae" else dtype
-        modules.append(loading.fill(module, own, path, device=device, dtype=kind, surplus=surplus))
+    modules = build(trees, path)
+    weights = {}
+    for name, module in zip(COMPONENTS, modules, strict=True):
+
+        def own(name: str = name, expected: tuple[str, ...] = tuple(module.state_dict())) -> Mapping[str, Tensor]:
+            return rename(name, convert(path, loading.read_tensors([path]), trees)[name], expected)
+
+        weights[name] = component(name, module, own, path, dtype)
+    read_now(weights, read, device)
     vocabulary, merges = bundled.clip_vocabulary()
     tokenizer = make_tokenizer(vocabulary, merges, trees["text_encoder"]["max_position_embeddings"])
 
@@ -82,7 +85,9 @@ def load_file(
         return digest(trees[name], [path], f"{name} {extra(backbone, name, tokenizer)}")
 
     scheduler, notes = noise_table(trees["scheduler"], tensors)
-    return SD15Model(backbone, tuple(modules), tokenizer, scheduler, identify, notes)  # type: ignore[arg-type]
+    model = SD15Model(backbone, modules, tokenizer, scheduler, identify, notes)
+    model.weights = weights
+    return model
 
 
 def require_layout(path: Path, keys: Iterable[str]) -> None:

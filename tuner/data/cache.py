@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from .cache_care import Badness, Entry, Removal
 
 Kind = Literal["latents", "text"]
-"""latents: `mean` and `logvar` (C, h, w) of a picture. text: what a backbone makes of a caption, by tensor name."""
+"""latents: `mean` and `logvar` (C, h, w) of a picture. text: what a backbone makes of a caption, by tensor name,
+as `unpadded.trim` leaves it."""
 KINDS: tuple[Kind, ...] = ("latents", "text")
 
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of tuner: see `tuner cache ls` and `tuner cache gc`.\n"
@@ -83,7 +84,7 @@ class Cache:
         self._notes: list[str] = []
 
     def get(self, kind: Kind, key: str) -> dict[str, NDArray[np.float32]] | None:
-        """The arrays of a record as read-only views into its file, or None where there is no sound one.
+        """The arrays of a record, read-only, or None where there is no sound one; see `packs.views`.
 
         Raises: StorageError where the cache cannot be read.
         """

@@ -85,6 +85,7 @@ def encode_pictures(
     background: Colour,
     watcher: Watcher,
     check: Callable[[], None] = lambda: None,
+    device: torch.device | None = None,
 ) -> list[Refused]:
     """Put the latents (`mean` and `logvar`, (C, h, w) float32) of every wanted picture into the cache.
 
@@ -97,6 +98,7 @@ def encode_pictures(
         background: colour behind transparent parts.
         watcher: sees the phase `caching`, and is told of damaged records.
         check: called between pictures; may raise to stop (`Stopped`).
+        device: where to encode, if there is something to encode; None where the VAE is.
 
     Returns: the pictures that cannot be decoded (or changed since they were scanned), and why.
 
@@ -108,7 +110,7 @@ def encode_pictures(
     done = total - missing
     watcher.phase("caching", total, done)
     refused: list[Refused] = []
-    with Writer(cache, "latents") as writer:
+    with Writer(cache, "latents") as writer, model.at_hand(["vae"] if missing else (), device):
         for job, pixels in _decoded(jobs, background):
             check()
             if isinstance(pixels, str):

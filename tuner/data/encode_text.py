@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import NumbersError
 from .cache_writer import Writer
+from .unpadded import trim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,10 +59,12 @@ def encode_captions(
     *,
     watcher: Watcher,
     check: Callable[[], None] = lambda: None,
+    device: torch.device | None = None,
 ) -> dict[str, str]:
     """Put the embeddings of every caption into the cache; captions that are cut are told to the watcher.
 
-    A record holds the tensors of the model's Cond by name, float32, without the batch axis.
+    A record holds the tensors of the model's Cond by name, float32, without the batch axis, as
+    `unpadded.trim` leaves them.
 
     Args:
         model: nothing in its text encoders trains.
@@ -69,6 +72,7 @@ def encode_captions(
         watcher: sees the phase `caching`, and is told of cut captions and damaged records.
         captions: may repeat; '' counts as one.
         check: called between captions; may raise to stop (`Stopped`).
+        device: where to encode, if there is something to encode; None where the text encoders are.
 
     Returns: the record key of each caption.
 
@@ -91,10 +95,10 @@ def encode_captions(
         watcher.warn(note)
     done = len(keys) - len(missing)
     watcher.phase("caching", len(keys), done)
-    with Writer(cache, "text") as writer:
+    with Writer(cache, "text") as writer, model.at_hand(model.text_encoders if missing else (), device):
         for caption, tokens in missing.items():
             check()
-            writer.add(keys[caption], _embeddings(model, tokens, caption))
+            writer.add(keys[caption], trim(_embeddings(model, tokens, caption)))
             done += 1
             watcher.progress(done)
     return keys

@@ -1,4 +1,7 @@
-"""The pack file: records of named float32 arrays in one safetensors file, each record with its own sha256."""
+"""The pack file: records of named float32 arrays in one safetensors file, each record with its own sha256.
+
+An array that loses nothing by it, such as one that was computed in 16 bit, is stored in 16 bit.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,8 @@ KEY = re.compile(r"[0-9A-Za-z_.-]{1,128}")
 PACK_NAME = re.compile(r"\d{19}-[0-9a-f]{16}\.safetensors")
 """Time of writing in nanoseconds, then a hash: sorted by name is sorted by age, and no pack ever replaces another."""
 _MAX_HEADER_BYTES = 100_000_000
+_ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
+"""By the type that an array is stored in, in safetensors' words."""
 
 
 class Damaged(Exception):
@@ -45,6 +50,13 @@ class Place:
     start: int
     """First byte, counted from the start of the file."""
     end: int
+    kind: str = "F32"
+    """The type that it is stored in."""
+
+    @property
+    def facts(self) -> tuple[Any, ...]:
+        """What the fingerprint holds of it besides its bytes."""
+        return (self.name, self.shape) if self.kind == "F32" else (self.name, self.shape, self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +94,13 @@ def build(kind: str, records: Mapping[str, Arrays]) -> tuple[str, bytes]:
         places = []
         mine = []
         for name, array in sorted(arrays.items()):
-            data = _as_bytes(key, name, array)
+            stored, data = _as_bytes(key, name, array)
             header[f"{key}/{name}"] = {
-                "dtype": "F32",
+                "dtype": stored,
                 "shape": array.shape,
                 "data_offsets": (offset, offset + len(data)),
             }
-            places.append((name, array.shape))
+            places.append(Place(name, array.shape, offset, offset + len(data), stored).facts)
             mine.append(data)
             offset += len(data)
         metadata[f"sha256/{key}"] = fingerprint(kind, key, places, mine)
@@ -99,17 +111,27 @@ def build(kind: str, records: Mapping[str, Arrays]) -> tuple[str, bytes]:
     return name, b"".join((len(text).to_bytes(8, "little"), text, *chunks))
 
 
-def _as_bytes(key: str, name: str, array: NDArray[np.float32]) -> memoryview:
+def _as_bytes(key: str, name: str, array: NDArray[np.float32]) -> tuple[str, memoryview]:
+    """The type that an array is stored in, and its bytes."""
     import numpy as np
 
     if array.dtype != np.float32 or array.size == 0:
         raise TypeError(f"record {key}: {name} must be float32 and not empty, not {array.dtype} of shape {array.shape}")
     little = np.ascontiguousarray(array, "<f4")
-    return memoryview(little.reshape(-1).view(np.uint8).data)
+    stored, values = "F32", little
+    bits = little.view("<u4")
+    if not (bits & 0xFFFF).any():
+        stored, values = "BF16", (bits >> 16).astype("<u2")
+    else:
+        with np.errstate(over="ignore", under="ignore"):
+            half = little.astype("<f2")
+        if (half.astype("<f4").view("<u4") == bits).all():
+            stored, values = "F16", half
+    return stored, memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
 
 
-def fingerprint(kind: str, key: str, places: list[tuple[str, tuple[int, ...]]], data: list[memoryview]) -> str:
-    """sha256 over the kind, the key, and every array's name, shape and bytes, in the order of names."""
+def fingerprint(kind: str, key: str, places: list[tuple[Any, ...]], data: list[memoryview]) -> str:
+    """sha256 over the kind, the key, and every array's name, shape, type and bytes, in the order of names."""
     digest = hashlib.sha256(json.dumps([FORMAT, kind, key, places]).encode() + b"\0")
     for chunk in data:
         digest.update(chunk)
@@ -177,21 +199,21 @@ def _place(name: str, entry: Any, data_start: int, size: int) -> Place:
     try:
         shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
         if (
-            entry["dtype"] != "F32"
+            entry["dtype"] not in _ITEM_BYTES
             or not all(type(n) is int and n > 0 for n in (*shape, end))
             or type(start) is not int
         ):
             raise Damaged("its description is wrong")
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged("its description is wrong") from error
-    count = 4
+    count = _ITEM_BYTES[entry["dtype"]]
     for n in shape:
         count *= n
     if start < 0 or end - start != count:
         raise Damaged("its description is wrong")
     if data_start + end > size:
         raise Damaged("it is cut short")
-    return Place(name, shape, data_start + start, data_start + end)
+    return Place(name, shape, data_start + start, data_start + end, entry["dtype"])
 
 
 def check(pack: Pack, key: str, buffer: Any) -> None:
@@ -204,7 +226,7 @@ def check(pack: Pack, key: str, buffer: Any) -> None:
     record = pack.records[key]
     with memoryview(buffer) as whole:
         chunks = [whole[place.start : place.end] for place in record.places]
-        found = fingerprint(pack.kind, key, [(place.name, place.shape) for place in record.places], chunks)
+        found = fingerprint(pack.kind, key, [place.facts for place in record.places], chunks)
         for chunk in chunks:
             chunk.release()
     if found != record.sha256:
@@ -212,13 +234,22 @@ def check(pack: Pack, key: str, buffer: Any) -> None:
 
 
 def views(record: Record, buffer: Any) -> dict[str, NDArray[np.float32]]:
-    """The arrays of a record as read-only views into its file."""
+    """The arrays of a record, read-only: views into its file, copies of those that are stored in 16 bit."""
+    return {place.name: _view(place, buffer).reshape(place.shape) for place in record.places}
+
+
+def _view(place: Place, buffer: Any) -> NDArray[np.float32]:
     from numpy import frombuffer
 
-    return {
-        place.name: frombuffer(buffer, "<f4", (place.end - place.start) >> 2, place.start).reshape(place.shape)
-        for place in record.places
-    }
+    size = place.end - place.start
+    if place.kind == "F32":
+        return frombuffer(buffer, "<f4", size >> 2, place.start)
+    if place.kind == "F16":
+        wide = frombuffer(buffer, "<f2", size >> 1, place.start).astype("<f4")
+    else:
+        wide = (frombuffer(buffer, "<u2", size >> 1, place.start).astype("<u4") << 16).view("<f4")
+    wide.flags.writeable = False
+    return wide
 
 
 def scan(folder: Path) -> Iterator[str]:

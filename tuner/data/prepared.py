@@ -18,8 +18,13 @@ from .held_out import HeldOut
 from .order import Bucket, Entry, Order
 from .scan import Example, scan, scan_folder
 from .sources import PriorSource
+from .unpadded import restored
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
     from ..backbones import DiffusionModel
     from ..draws import Draws
     from ..objectives import BoundObjective
@@ -92,7 +97,7 @@ class CachedTexts:
         import numpy as np
         import torch
 
-        records = [load(self.cache, "text", self.keys[caption]) for caption in captions]
+        records = [restored(load(self.cache, "text", self.keys[caption])) for caption in captions]
         return Cond({name: torch.from_numpy(np.stack([r[name] for r in records])) for name in records[0]})
 
 
@@ -105,16 +110,25 @@ def find(recipe: Recipe, watcher: Watcher) -> Scan:
 
 
 def add_class_pictures(
-    recipe: Recipe, found: Scan, model: DiffusionModel, objective: BoundObjective, cache: Cache, watcher: Watcher
+    recipe: Recipe,
+    found: Scan,
+    model: DiffusionModel,
+    objective: BoundObjective,
+    cache: Cache,
+    watcher: Watcher,
+    *,
+    device: torch.device | None = None,
 ) -> None:
-    """Let the untouched base draw what the prior's sources ask for, and take it in."""
+    """Let the untouched base draw what the prior's sources ask for, and take it in; `device` as `prior.generate`."""
     brought = len(found.examples.get("prior", ()))
     for source in recipe.sources.get("prior", ()):
         own = brought if source.path or source.dataset else 0
         if not isinstance(source, PriorSource) or source.generate is None or own >= source.generate:
             continue
         side = recipe.data.resolution
-        folder = prior.generate(model, source, (side, side), own, cache.root, objective=objective, watcher=watcher)
+        folder = prior.generate(
+            model, source, (side, side), own, cache.root, objective=objective, watcher=watcher, device=device
+        )
         have = found.examples.setdefault("prior", [])
         drawn = scan_folder(folder, source, "prior", recipe.data, decode=False, watcher=watcher, after=have)
         have.extend(drawn.examples["prior"])
@@ -131,8 +145,16 @@ def encode(
     watcher: Watcher,
     *,
     learns_text: bool,
+    device: torch.device | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Prepared:
-    """Fill the cache with what the run will read.
+    """Fill the cache with what the run will read: texts, then pictures, so that no two encoders share the memory.
+
+    Args:
+        recipe, found, model, draws, cache, watcher: of the run.
+        learns_text: whether embeddings change, so that none are cached.
+        device: where to encode; None where the encoders are. What was not in memory before is not there afterwards.
+        meanwhile: called while the text encoders are on the device, unless they learn.
 
     Raises: DataError where no picture of a role can be decoded; NumbersError for latents that are not finite.
     """
@@ -151,9 +173,6 @@ def encode(
         pictures = LivePictures(model, data, draws)
     else:
         wanted += _every_look({name: examples[name] for name in names}, sizes, flip=data.flip)
-    if wanted:
-        refused = encode_pictures(model, wanted, cache, background=data.background, watcher=watcher)
-        _leave_out(examples, {r.name: r.reason for r in refused}, watcher)
     dropout = None
     if data.encoder_dropout:
         dropout = EncoderDropout(data.encoder_dropout, tuple(model.text_encoders), model.without)
@@ -162,7 +181,14 @@ def encode(
     if learns_text:
         texts = TokenTexts(model.tokenize)
     else:
-        texts = CachedTexts(cache, encode_captions(model, _captions(examples, recital), cache, watcher=watcher))
+        captions = _captions(examples, recital)
+        with model.at_hand(model.text_encoders if meanwhile else (), device):
+            if meanwhile:
+                meanwhile()
+            texts = CachedTexts(cache, encode_captions(model, captions, cache, watcher=watcher, device=device))
+    if wanted:
+        refused = encode_pictures(model, wanted, cache, background=data.background, watcher=watcher, device=device)
+        _leave_out(examples, {r.name: r.reason for r in refused}, watcher)
     apart = None
     if held := examples.pop(held_out.ROLE, None):
         # Captions never drop out of a measurement, unless the run trains without any.

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    import torch
+
     from ..backbones import DiffusionModel
     from ..objectives import BoundObjective
     from ..sampling import Shot
@@ -40,6 +42,7 @@ def generate(
     objective: BoundObjective,
     watcher: Watcher,
     check: Callable[[], None] = lambda: None,
+    device: torch.device | None = None,
 ) -> Path:
     """The folder of class pictures that `source` still lacks; each is drawn unless it is there already.
 
@@ -55,10 +58,13 @@ def generate(
         objective: of the run, for how the base is to be sampled.
         watcher: sees the phase `class pictures`.
         check: called between groups; may raise to stop (`Stopped`).
+        device: where to draw, if there is something to draw; None where the denoiser is. The text encoders are done
+            before the denoiser and the VAE come into memory.
 
     Raises: StorageError, NumbersError.
     """
-    from ..sampling import paint
+    from ..backbones.base import device_of
+    from ..sampling import paint, read_ahead
 
     count = max((source.generate or 0) - count_have, 0)
     settings = _settings(model, source, size, objective)
@@ -69,18 +75,25 @@ def generate(
     missing = [index for index in range(count) if not _present(folder / _name(index), shelf, watcher)]
     done = count - len(missing)
     watcher.phase("class pictures", count, done)
-    for start in sorted({index - index % GROUP for index in missing}):
-        check()
-        group = range(start, min(start + GROUP, count))
-        for index, picture in zip(
-            group, paint(model, [shots[i] for i in group], objective=objective, batch=GROUP), strict=True
-        ):
-            if index in missing:
-                packed = io.BytesIO()
-                picture.save(packed, "PNG")
-                atomic.write(folder / _name(index), packed.getvalue())
-                done += 1
-                watcher.progress(done)
+    if not missing:
+        return folder
+    where = device or device_of(model.denoiser)
+    with model.at_hand(model.text_encoders, where):
+        read_ahead(model, shots, where, batch=GROUP)
+    with model.at_hand([model.denoiser_name, "vae"], where):
+        for start in sorted({index - index % GROUP for index in missing}):
+            check()
+            group = range(start, min(start + GROUP, count))
+            for index, picture in zip(
+                group, paint(model, [shots[i] for i in group], objective=objective, batch=GROUP), strict=True
+            ):
+                if index in missing:
+                    packed = io.BytesIO()
+                    picture.save(packed, "PNG")
+                    atomic.write(folder / _name(index), packed.getvalue())
+                    done += 1
+                    watcher.progress(done)
+    model.forget()
     return folder
 
 

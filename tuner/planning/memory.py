@@ -80,33 +80,28 @@ class Memory:
 
 
 def memory(load: Load, itemsize: int, *, shared: bool) -> Memory:
-    """Estimate every phase.
+    """Estimate every phase. Text encoders, VAE and denoiser are in memory while they are used.
 
     Args:
         load: the run.
         itemsize: bytes of one frozen weight: 2 or 4.
-        shared: whether the device's memory is the machine's own (CPU, Apple), so that nothing ever leaves it.
+        shared: whether the device's memory is the machine's own (CPU, Apple), where the VAE waits for the samples.
     """
     everything = weights(load, itemsize)
-    denoiser = {"denoiser": everything["denoiser"]}
+    denoiser, vae, text = ({key: everything[key]} for key in ("denoiser", "VAE", "text encoder"))
     state = {"adapter, gradients, optimizer": load.trainable * STATE_BYTES}
     if load.ema:
         state["average of the weights"] = load.trainable * 4
 
     def phase(name: str, held: Mapping[str, int], work: float, what: str = "activations") -> Phase:
-        return Phase(name, {**(everything if shared else {}), **held, what: int(work), "framework": OVERHEAD})
+        return Phase(name, {**held, what: int(work), "framework": OVERHEAD})
 
-    held = denoiser
-    if not load.cached:
-        held = everything
-    elif load.trains_text:
-        held = {**denoiser, "text encoder": everything["text encoder"]}
+    held = {**denoiser, **(text if load.trains_text else {})}
+    if not load.cached or (shared and load.sample_area):
+        held |= vae
     phases = [
-        phase(
-            "encoding",
-            {k: v for k, v in everything.items() if k != "denoiser"},
-            load.area * ENCODER_BYTES_A_PIXEL,
-        ),
+        *([] if load.trains_text else [phase("reading captions", text, 0)]),
+        phase("encoding", vae, load.area * ENCODER_BYTES_A_PIXEL),
         phase(
             "training",
             {**held, **state},
@@ -115,9 +110,9 @@ def memory(load: Load, itemsize: int, *, shared: bool) -> Memory:
         ),
     ]
     if load.generates:
-        phases.insert(0, phase("class pictures", everything, drawing(load, load.area, itemsize)))
+        phases.insert(0, phase("class pictures", {**denoiser, **vae}, drawing(load, load.area, itemsize)))
     if load.sample_area:
-        phases.append(phase("sampling", {**everything, **state}, drawing(load, load.sample_area, itemsize)))
+        phases.append(phase("sampling", {**held, **vae, **state}, drawing(load, load.sample_area, itemsize)))
     return Memory(itemsize, phases)
 
 
