@@ -46,6 +46,10 @@ class Layout:
     """Saved activations of one example at `activation_px` in 16-bit, without gradient checkpointing."""
     activation_px: int
     """The square side that `activation_bytes` was counted at."""
+    max_side_px: int | None = None
+    """The longest side that the denoiser has positions for; None where there is no end."""
+    pretrained_px: int | None = None
+    """Side of the largest square that the base was pretrained on; None where that is not known."""
     text_width: int | None = None
     """Width D of the text that the denoiser takes; None where it is the input of the layers at `context_kv`."""
     caption_tokens: int | None = None

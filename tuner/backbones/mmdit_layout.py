@@ -70,6 +70,8 @@ def layout(configs: Mapping[str, Mapping[str, Any]], *, t5_length: int) -> Layou
         },
         activation_bytes=_activation_bytes(configs, clip_length(configs) + t5_length),
         activation_px=ACTIVATION_PX,
+        max_side_px=configs["transformer"]["pos_embed_max_size"] * _cell(configs),
+        pretrained_px=1440 if configs["transformer"].get("dual_attention_layers") else 1024,
         text_width=configs["transformer"]["joint_attention_dim"],
         caption_tokens=max(clip_length(configs), t5_length if "text_encoder_3" in configs else 0),
     )
@@ -83,6 +85,11 @@ def clip_length(configs: Mapping[str, Mapping[str, Any]]) -> int:
     return 77
 
 
+def _cell(configs: Mapping[str, Mapping[str, Any]]) -> int:
+    """Pixels of an image token, along one side."""
+    return configs["transformer"]["patch_size"] * 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
+
+
 def _table(layer: str) -> bool:
     return layer.rpartition(".")[2].endswith(EMBEDDINGS)
 
@@ -90,8 +97,7 @@ def _table(layer: str) -> bool:
 def _activation_bytes(configs: Mapping[str, Mapping[str, Any]], text: int) -> int:
     config = configs["transformer"]
     width = _width(config)
-    cell = config["patch_size"] * 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
-    image = (ACTIVATION_PX // cell) ** 2
+    image = (ACTIVATION_PX // _cell(configs)) ** 2
     joint = BLOCK_BYTES * config["num_layers"] * (image + text) * width
     return round(joint + DUAL_BYTES * len(config.get("dual_attention_layers") or ()) * image * width)
 

@@ -14,6 +14,7 @@ from .length import Exposure, Length, exposures, length
 from .machine import Machine, find_machine
 from .memory import Load, Memory, memory
 from .pictures import Bucket, Captions, bucket_table, caption_facts
+from .sides import beyond_positions, beyond_pretraining, largest_sizes
 from .validation_cost import ValidationCost, validation_cost
 
 if TYPE_CHECKING:
@@ -150,6 +151,9 @@ def plan(
     caches = cache_costs(recipe, layout, buckets, seen, captions, total, held_out=held)
     machine = machine or find_machine(recipe.train)
     load = load_of(recipe, layout, buckets, len(roles), trainable, bool(generate))
+    in_use = {bucket.size: bucket.pictures for bucket in buckets}
+    drawn = (recipe.sample.size or recipe.data.resolution) if recipe.sample.every is not None else None
+    sizes = largest_sizes(recipe.data.resolution, in_use, drawn)
     state = trainable * (8 + (4 if recipe.train.ema else 0))
     result = Plan(
         title=title(recipe),
@@ -172,10 +176,10 @@ def plan(
         places=places(recipe, total, trainable, state, caches[0].bytes, sum(generate.values()), run_dir),
         steps_a_second=steps_a_second,
         refused=[(item.name, item.reason) for item in scan.refused],
-        notes=list(scan.notes),
+        notes=[*scan.notes, *beyond_pretraining(layout, sizes)],
         validation=validation_cost(recipe, held, total.units_a_step * len(roles), total),
     )
-    result.refusals.extend(refusals(result))
+    result.refusals.extend([*refusals(result), *beyond_positions(layout, sizes)])
     return result
 
 

@@ -1,0 +1,50 @@
+"""Which picture sizes a base can place: a table of positions ends somewhere, and pretraining ended before it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..backbones.base import Layout
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+def largest_sizes(resolution: int, buckets: Mapping[Size, int], sample: int | None) -> dict[str, Size]:
+    """The longest size that each key asks for.
+
+    Args:
+        resolution: of the data, at which class pictures are drawn, too.
+        buckets: those in use, and their number of pictures.
+        sample: side of the samples; None draws none.
+    """
+    found = {"data.resolution": max([(resolution, resolution), *buckets], key=lambda size: (max(size), size))}
+    return found | ({"sample.size": (sample, sample)} if sample else {})
+
+
+def beyond_positions(layout: Layout, sizes: Mapping[str, Size]) -> list[str]:
+    """Why pictures of these sizes cannot be placed, one line a key.
+
+    The paper's table (Esser et al. 2024, sec. 5.3.2) can be extended and interpolated, but a model has to be trained
+    whole to read the new entries, and a LoRA file has no place for them.
+    """
+    most = layout.max_side_px
+    return [
+        f"{key}: pictures of {width} x {height} px, but the positions of this model end at {most} px a side; to extend "
+        f"them takes training of the whole model, so an adapter cannot; lower {key}"
+        for key, (width, height) in sizes.items()
+        if most is not None and max(width, height) > most
+    ]
+
+
+def beyond_pretraining(layout: Layout, sizes: Mapping[str, Size]) -> list[str]:
+    """What to know of pictures larger than any that the base was pretrained on, one line a key."""
+    usual = layout.pretrained_px
+    return [
+        f"{key}: {width} x {height} px is more than this base was pretrained on ({usual} x {usual} px in area)"
+        for key, (width, height) in sizes.items()
+        if usual is not None and width * height > usual**2
+    ]
