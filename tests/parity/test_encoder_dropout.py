@@ -111,3 +111,21 @@ def test_a_clip_that_is_left_out_gets_no_gradient_from_that_example(sd35_folder)
     ids["text_encoder"][1] = tokens.ids["text_encoder"][1]
     model.encode_text(Tokens(ids))["text"].square().sum().backward()
     assert any(p.grad is not None and p.grad.any() for p in encoder.parameters())
+
+
+def test_a_base_with_one_text_encoder_refuses_to_leave_it_out(sd15_model):
+    from pydantic import ValidationError
+
+    from tuner.recipe import Recipe
+
+    tree = {
+        "backbone": {"name": "sd15", "model": "toybox"},
+        "adapters": "lora",
+        "task": "finetune",
+        "data": {"encoder_dropout": 0.463, "images": {"path": "x", "caption": "a dog"}},
+        "train": {"steps": 1},
+    }
+    with pytest.raises(ValidationError, match="sd15 has one text encoder, which cannot be left out"):
+        Recipe.model_validate(tree)
+    with pytest.raises(ValueError, match="sd15 cannot leave out"):
+        sd15_model.without(encoded(sd15_model), {"text_encoder": torch.ones(3, dtype=torch.bool)})
