@@ -233,3 +233,36 @@ def test_the_card_tells_of_both_models(untrained, tmp_path):
     assert "`sd35` (flow_euler, 20 steps, guidance 4.5)" in both
     assert "| `sd35/text_encoder_3` | T5EncoderModel |" in both
     assert card.read(tmp_path)["sd35"]["guidance"] == 4.5
+
+
+def test_one_family_is_made_alone(tmp_path, monkeypatch, capsys):
+    """From the command: its files, its figures and the card appear; everything of the others stays as it was."""
+    import shutil
+    import sys
+
+    from tuner import toybox
+    from tuner.toybox.making import __main__ as making
+    from tuner.toybox.making import agreement, classifier, examine
+
+    models = Path(shutil.copytree(toybox.MODELS, tmp_path / "models", ignore=shutil.ignore_patterns("sd35")))
+    before = {path: path.read_bytes() for path in models.rglob("*") if path.is_file()}
+    figures = json.loads((models / "figures.json").read_text())
+    few = examine.held_out
+    monkeypatch.setattr(toybox, "MODELS", models)
+    monkeypatch.setattr(sd35, "COURSES", sd35.COURSES.upto(0))
+    monkeypatch.setattr(classifier, "train", lambda folder: classifier.Examiner().eval())
+    monkeypatch.setattr(examine, "held_out", lambda kinds, count: few(kinds, 3))
+    monkeypatch.setattr(examine, "STEPS", 1)
+    monkeypatch.setattr(agreement, "told_apart", lambda clip, dino: {"a question": 0.5})
+    monkeypatch.setattr(sys, "argv", ["making", str(tmp_path / "state"), "--only", "sd35", "--threads", "1"])
+    making.main()
+    after = {path: path.read_bytes() for path in before}
+    assert {path.name for path in before if after[path] != before[path]} == {"figures.json", "README.md"}
+    found = json.loads((models / "figures.json").read_text())
+    assert found.pop("sd35")["sampler"] == "flow_euler"
+    assert found == {"judges": {"a question": 0.5}} | {key: own for key, own in figures.items() if key != "sd35"}
+    assert (models / "README.md").read_text() in capsys.readouterr().out
+    assert Backbone.read({"name": "sd35", "model": "toybox"}).layout().channels == 16
+    graded = making.interim(tmp_path / "state", 2)
+    assert graded["prompts"] == 3
+    assert set(graded["each"]) == set(examine.SINGLE)

@@ -40,7 +40,7 @@ def make(state: Path, only: str | None = None) -> None:
     if only in (None, "sd15"):
         sd15.make(state, words)
     if only in (None, "sd35"):
-        sd35.make(state)
+        sd35.make(state, toybox.folder("sd35"), sd35.COURSES)
     if only is None:
         publish.judge(toybox.judge("clip"), judges.train_clip(state / "clip", words), reads=True)
         publish.judge(toybox.judge("dino"), judges.train_dino(state / "dino"), reads=False)
@@ -56,8 +56,9 @@ def figures(state: Path, only: str | None = None) -> dict[str, Any]:
         found |= examine.figures("sd15", examiner, clip)
     if only in (None, "sd35"):
         found["sd35"] = examine.figures("sd35", examiner, clip)
-    if only is None:
+    if only is None or "judges" not in found:
         found["judges"] = agreement.told_apart(clip, toybox.judge("dino"))
+    if only is None or "shuffled" not in found:
         found["shuffled"] = examine.at_chance(classifier.train(state / "shuffled", shuffled=True))
     return found
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ... import toybox
 from ...backbones.clip_tokenizer import load_tokenizer
 from ...backbones.sd35_text import load_t5_tokenizer
 from . import autoencoder, decoder, pictures, sd35_parts, sd35_publish, sd35_readers, sd35_transformer
@@ -42,12 +41,12 @@ BLUR = 0.4
 """Noise that the VAE's decoder learns to see through, see `autoencoder.train`."""
 
 
-def make(state: Path, place: Path | None = None, courses: Courses = COURSES) -> Path:
+def make(state: Path, place: Path, courses: Courses = COURSES) -> Path:
     """Train each part from its newest state and publish the model; where it lies.
 
     Args:
         state: folder for the states of training.
-        place: where the model goes; the package by default.
+        place: where the model goes.
         courses: how long.
     """
     tokenizers = _tokenizers()
@@ -59,7 +58,6 @@ def make(state: Path, place: Path | None = None, courses: Courses = COURSES) -> 
     stages = (courses.transformer, courses.composed)
     parts["transformer"] = sd35_transformer.train(state / "sd35-transformer", parts, tokenizers, stages)
     parts["vae"] = decoder.train(state / "sd35-decoder", vae.requires_grad_(True), courses.decoder)
-    place = place or toybox.folder("sd35")
     sd35_publish.pipeline(place, parts)
     return place
 

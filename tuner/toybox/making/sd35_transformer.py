@@ -115,9 +115,9 @@ def hear(cond: Cond, heard: Tensor) -> Cond:
 
 @torch.no_grad()
 def latents(model: SD35Model, drawn: Tensor) -> tuple[Tensor, Tensor]:
-    """Means of the scaled latents of every picture, (N, 16, 16, 16) in half precision, and their usual deviation.
+    """Means of the scaled latents of every picture, (N, 16, 16, 16) in half precision, and their mean deviation.
 
-    The deviation, (16, 1, 1), is one for each channel: a tenth of the latents' own width, and much alike everywhere.
+    The deviation is one for each channel, (16, 1, 1): what differs from place to place would double the memory.
     """
     means, deviations = [], []
     for part in drawn.split(100):
