@@ -165,7 +165,8 @@ def test_a_family_differs_in_one_thing_and_says_so(seed, way):
         assert (member.background, member.seed, member.style) == (scene.background, scene.seed, scene.style)
         for thing, own in zip(member.things, scene.things, strict=True):
             assert (thing.place, thing.scale, thing.turn) == (own.place, own.scale, own.turn)
-            assert world.shows(thing.colour, member.background)
+            if way == "recoloured":
+                assert world.shows(thing.colour, member.background)
         if way == "exchanged":
             assert sorted(t.name for t in member.things) == sorted(t.name for t in scene.things)
             assert sorted(t.colour for t in member.things) == sorted(t.colour for t in scene.things)
