@@ -61,7 +61,7 @@ def test_mutant_adapter_not_loaded(school, monkeypatch):
 @pytest.mark.slow
 def test_bounds_hold_for_other_subjects_and_seeds(school):
     """Prints the spread that docs/quality.md states."""
-    subjects, seeds = (601, 603, 605, 607, 608), (0, 1, 2)
+    subjects, seeds = (601, 603, 605, 607, 608), (0, 1)
     found = {
         lesson: [school.report(lesson, subject, seed) for subject in subjects for seed in seeds]
         for lesson in ("as shipped", "without prior", "wrong caption")
