@@ -13,7 +13,7 @@ types:           ## pyright
 layers:          ## imports flow one way
 	PYTHONPATH=. $(BIN)lint-imports
 test:            ## the tests that a commit must pass
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 --dist loadgroup
 slow:            ## full lengths: a hundred kills, thousands of bad inputs
 	$(PY) -m pytest -m slow --timeout 5400
 golden:          ## rewrite the golden loss curves; review the difference

@@ -13,6 +13,7 @@ from tuner.draws import Draws
 from tuner.toybox import world
 from tuner.toybox.captions import NUMBERS, OPPOSITE, article, plural
 from tuner.toybox.ink import COLOURS
+from tuner.toybox.making import families
 from tuner.toybox.settings import SETTINGS
 
 SEEDS = st.integers(0, 2**40)
@@ -148,6 +149,29 @@ def test_the_world_is_as_rich_as_promised():
     assert kinds == {"single", "pair", "count", "word"}
     styles = {scene_of(seed, "single").style for seed in range(300)}
     assert styles == {None, *world.STYLES}
+
+
+@given(SEEDS, st.sampled_from(["renamed", "recoloured", "exchanged"]))
+@settings(max_examples=150)
+def test_a_family_differs_in_one_thing_and_says_so(seed, way):
+    """Every member is another caption of the same scene, nothing else about it changes, and its colour shows."""
+    scene = scene_of(seed, "pair" if way == "exchanged" else "single")
+    members = getattr(families, way)(scene)
+    assert members[0] == scene
+    said = [world.full(member) for member in members]
+    if len({thing.name for thing in scene.things}) == len(scene.things):
+        assert len(set(said)) == len(members)
+    for member in members:
+        assert (member.background, member.seed, member.style) == (scene.background, scene.seed, scene.style)
+        for thing, own in zip(member.things, scene.things, strict=True):
+            assert (thing.place, thing.scale, thing.turn) == (own.place, own.scale, own.turn)
+            if way == "recoloured":
+                assert world.shows(thing.colour, member.background)
+        if way == "exchanged":
+            assert sorted(t.name for t in member.things) == sorted(t.name for t in scene.things)
+            assert sorted(t.colour for t in member.things) == sorted(t.colour for t in scene.things)
+    if way == "renamed":
+        assert sorted(member.things[0].name for member in members) == sorted(world.CLASSES)
 
 
 def test_articles():
