@@ -6,8 +6,10 @@ The mutants are lessons in which one of these is broken: the same bounds must se
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import pytest
+import school as school_module
 from bounds import kept, learned, mean, obedient
 from school import ALONE, CLASS_DRIFT, IN_CONTEXTS, OBEYED, TAKEN_OVER, School
 
@@ -49,6 +51,17 @@ def test_mutant_class_pictures_that_nobody_heeds(school):
     assert not kept([unheard], [without])
 
 
+def test_mutant_every_picture_in_another_place(school, monkeypatch):
+    def mixed_up(*args):
+        drawn = draw(*args)
+        first, *rest = drawn.adapter["contexts"]
+        return replace(drawn, adapter={**drawn.adapter, "contexts": [*rest, first]})
+
+    draw = school_module.draw
+    monkeypatch.setattr(school_module, "draw", mixed_up)
+    assert not obedient(school.examine(school.taught("as shipped", SUBJECTS[0]), SUBJECTS[0]))
+
+
 def test_mutant_wrong_caption(school):
     assert not learned(school.report("wrong caption", SUBJECTS[0]))
 
@@ -77,7 +90,7 @@ def test_bounds_hold_for_other_subjects_and_seeds(school):
     shipped = found["as shipped"]
     assert sum(map(learned, shipped)) >= 0.9 * len(shipped)
     assert all(map(obedient, shipped))
-    assert not any(map(learned, found["wrong caption"]))
+    assert sum(map(learned, found["wrong caption"])) <= 0.2 * len(found["wrong caption"])
     for start in range(0, len(shipped), len(seeds)):
         part = slice(start, start + len(seeds))
         assert mean(shipped[part], CLASS_DRIFT) < mean(found["without prior"][part], CLASS_DRIFT)
