@@ -235,6 +235,7 @@ def test_the_card_tells_of_both_models(untrained, tmp_path):
     assert card.read(tmp_path)["sd35"]["guidance"] == 4.5
 
 
+@pytest.mark.slow
 def test_one_family_is_made_alone(tmp_path, monkeypatch, capsys):
     """From the command: its files, its figures and the card appear; everything of the others stays as it was."""
     import shutil
