@@ -199,7 +199,7 @@ def pdf_logit_normal(t, m, s):
         (CosMap(), lambda t: 2 / (math.pi - 2 * math.pi * t + 2 * math.pi * t**2)),
         (Uniform(), torch.ones_like),
     ],
-    ids=str,
+    ids=["logit_normal", "logit_normal moved", "cosmap", "uniform"],
 )
 def test_densities_are_those_of_the_paper(density, pdf):
     """Where the density is p and the quantile q, p(q(u)) q'(u) = 1."""
