@@ -133,6 +133,7 @@ def test_a_finished_run_is_refused_and_a_longer_one_goes_on(finished):
         "run_dir": "runs/dreambooth_lora-1",
         "adapter": "runs/dreambooth_lora-1/adapter",
         "step": 5,
+        "best": None,
     }
     assert "going on from step 4" in longer.stderr
 

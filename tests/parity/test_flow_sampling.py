@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from tuner.backbones.base import DiffusionModel
 from tuner.errors import UsageError
 from tuner.objectives import Objective
 from tuner.sampling import FLOW_SCHEDULERS, SCHEDULERS, Shot, choose, paint, sampler, set_timesteps, start_noise
@@ -25,15 +26,14 @@ SHIFTS = {
 }
 
 
-class KnownFlow:
+class KnownFlow(DiffusionModel):
     """A stand-in whose velocity points at one picture from everywhere, so that Euler steps of any size end there."""
 
     factor, channels, scheduler, denoiser_name = 8, 3, FLOW, "transformer"
     text_encoders, tokenizers = {}, {}
 
     def __init__(self):
-        self.denoiser = nn.Linear(1, 1)
-        self.components = {"transformer": self.denoiser}
+        self.denoiser, self.vae = nn.Linear(1, 1), nn.Linear(1, 1)
         self.goal = torch.rand(3, 6, 9, generator=torch.manual_seed(0)) * 2 - 1
         self.seen: list[float] = []
 
@@ -49,6 +49,15 @@ class KnownFlow:
 
     def decode_latents(self, latents):
         return latents
+
+    def identity(self, component):
+        return component
+
+    def encode_images(self, pixels):
+        raise AssertionError("nothing is encoded")
+
+    def pipeline(self, scheduler="auto", sampling=None):
+        raise AssertionError("it has no pipeline")
 
 
 def bound(shift):
