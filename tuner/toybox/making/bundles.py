@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SIDE = 256
 PHOTOS, STYLED, PLAIN = 5, 16, 12
-SUBJECT_SEED, STYLE_SEED = 18, 3
+SUBJECT_SEED, STYLE_SEED = 85, 3
 
 
 def write(folder: Path) -> None:
