@@ -165,7 +165,7 @@ def test_shift_comes_from_the_vae(model):
     with torch.no_grad():
         plain, trip = model.encode_images(pixels), model.decode_latents(model.encode_images(pixels).mean)
         shifted = load_sd15("toybox")
-        shifted._shift, shifted._scale = 0.25, 0.5
+        shifted.vae.register_to_config(shift_factor=0.25, scaling_factor=0.5)
         other = shifted.encode_images(pixels)
         assert torch.allclose(other.mean, (plain.mean / SCALE - 0.25) * 0.5, atol=1e-5)
         assert torch.allclose(shifted.decode_latents(other.mean), trip, atol=1e-4)

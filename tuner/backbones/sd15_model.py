@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from ..types import Cond, Posterior, Tokens
-from . import loading
+from ..types import Cond, Tokens
+from . import loading, vae_latents
 from .base import DiffusionModel
 from .clip_tokenizer import fingerprint, load_tokenizer, token_rows
 from .download import locate
@@ -14,7 +15,6 @@ from .identity import digest
 from .weights import Weights, read_now
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import CLIPTextModel, CLIPTokenizer
 
+    from ..types import Posterior
     from .sd15 import SD15
 
 COMPONENTS = ("unet", "vae", "text_encoder")
@@ -69,30 +70,17 @@ class SD15Model(DiffusionModel):
         self.tokenizers = {"text_encoder": tokenizer}
         self.scheduler = scheduler
         self.notes = tuple(notes)
-        self.channels: int = self.vae.config["latent_channels"]
-        self.factor = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
-        self._identify = identify
-        self._identities: dict[str, str] = {}
-        self._scale = float(self.vae.config["scaling_factor"])
-        self._shift = float(self.vae.config.get("shift_factor") or 0.0)
+        self.channels, self.factor = vae_latents.channels(self.vae), vae_latents.factor(self.vae)
+        self._identify = cache(identify)
 
     def identity(self, component: str) -> str:
-        if component not in self._identities:
-            self._identities[component] = self._identify(component)
-        return self._identities[component]
+        return self._identify(component)
 
     def encode_images(self, pixels: Tensor) -> Posterior:
-        """Scale as z = (latent - shift) * scale, so the log-variance grows by 2 log(scale)."""
-        import math
-
-        with full_precision(pixels):
-            found = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist  # type: ignore[union-attr]
-        return Posterior((found.mean - self._shift) * self._scale, found.logvar + 2 * math.log(self._scale))
+        return vae_latents.encode(self.vae, pixels)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        with full_precision(latents):
-            own = latents.to(self.vae.device, self.vae.dtype)
-            return self.vae.decode(own / self._scale + self._shift, return_dict=False)[0]  # type: ignore[arg-type]
+        return vae_latents.decode(self.vae, latents)
 
     def tokenize(self, prompts: Sequence[str]) -> Tokens:
         import torch
@@ -270,10 +258,3 @@ def _modern(key: str) -> str:
     layer, _, leaf = key.rpartition(".")
     head, _, last = layer.rpartition(".")
     return f"{head}.{OLD_ATTENTION[last]}.{leaf}" if last in OLD_ATTENTION and ".attentions." in head + "." else key
-
-
-def full_precision(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Within it nothing is cast down: this VAE overflows in 16 bit on some pictures."""
-    import torch
-
-    return torch.autocast(tensor.device.type, enabled=False)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..types import Cond, Posterior, Tokens
-from . import sd35_text
+from ..types import Cond, Tokens
+from . import sd35_text, vae_latents
 from .base import DiffusionModel
-from .sd15_model import full_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
     from torch import Tensor, nn
 
+    from ..types import Posterior
     from .sd35 import SD35
 
 
@@ -43,30 +43,19 @@ class SD35Model(DiffusionModel):
         self.tokenizers = dict(tokenizers)
         self.scheduler = scheduler
         self.notes, self.warnings = tuple(notes), tuple(warnings)
-        self.channels: int = self.vae.config["latent_channels"]
-        self.factor = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        self.channels, self.factor = vae_latents.channels(self.vae), vae_latents.factor(self.vae)
         self._t5_length = backbone.t5_length
         self._parts = sd35_text.parts(self.text_encoders, self.denoiser.config["pooled_projection_dim"])  # type: ignore[index]
-        self._identify = identify
-        self._identities: dict[str, str] = {}
-        self._scale = float(self.vae.config["scaling_factor"])
-        self._shift = float(self.vae.config.get("shift_factor") or 0.0)
+        self._identify = cache(identify)
 
     def identity(self, component: str) -> str:
-        if component not in self._identities:
-            self._identities[component] = self._identify(component)
-        return self._identities[component]
+        return self._identify(component)
 
     def encode_images(self, pixels: Tensor) -> Posterior:
-        """Scale as z = (latent - shift) * scale, so the log-variance grows by 2 log(scale)."""
-        with full_precision(pixels):
-            found = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist  # type: ignore[union-attr]
-        return Posterior((found.mean - self._shift) * self._scale, found.logvar + 2 * math.log(self._scale))
+        return vae_latents.encode(self.vae, pixels)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        with full_precision(latents):
-            own = latents.to(self.vae.device, self.vae.dtype)
-            return self.vae.decode(own / self._scale + self._shift, return_dict=False)[0]  # type: ignore[arg-type]
+        return vae_latents.decode(self.vae, latents)
 
     def tokenize(self, prompts: Sequence[str]) -> Tokens:
         """As in the base class; cut is what no encoder reads, for T5 reads on where the CLIPs end."""
