@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 POOL = 30_000
-COURSE = Course(steps=14_000, lr=1e-3, batch=32, warmup=300, decay=0.35)
+COURSE = Course(steps=10_000, lr=1e-3, batch=32, warmup=300, decay=0.35)
 COMPOSED_POOL = 16_000
-COMPOSED = Course(steps=3_000, lr=6e-4, batch=32, warmup=50, decay=0.7)
+COMPOSED = Course(steps=2_500, lr=6e-4, batch=32, warmup=50, decay=0.7)
 """Then once more, mostly on pairs and words, which take longest to learn."""
 UNSAID = 0.1
 """Share of captions that are left empty, for guidance (Ho & Salimans 2022)."""
@@ -86,7 +86,7 @@ def _stage(
         hidden = rng.random(course.batch) < UNSAID
         captions = ["" if no else said for no, said in zip(hidden, captions, strict=True)]
         model = models[t5_length(step)]
-        with torch.no_grad():
+        with torch.no_grad(), quickly():
             heard = torch.from_numpy(rng.random((3, course.batch)) >= DEAF)
             cond = hear(model.encode_text(model.tokenize(captions)), heard)
         torch.manual_seed(step)
@@ -97,9 +97,16 @@ def _stage(
         level = (torch.randperm(course.batch) + torch.rand(course.batch)) / course.batch
         draws = {"noise": torch.randn(x_0.shape), "level": level}
         noised = flow.corrupt(Batch(x_0, draws, cond, torch.full((course.batch,), 1 / course.batch), ()))
-        return noised.losses(model.denoise(noised.x_t, noised.timestep, cond)).mean()
+        with quickly():
+            velocity = model.denoise(noised.x_t, noised.timestep, cond)
+        return noised.losses(velocity.float()).mean()
 
     fit(transformer, loss, course, folder)
+
+
+def quickly() -> torch.autocast:
+    """Matrix products in bfloat16, twice as fast on a CPU that has them; the weights stay in fp32."""
+    return torch.autocast("cpu", torch.bfloat16)
 
 
 def hear(cond: Cond, heard: Tensor) -> Cond:
