@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import atomic, checkpoint, samples
-from .errors import Stopped, UsageError
-from .rundir import Recorder, RunDir, differences, flatten
-from .saving import Saver, missing_export, today
+from . import checkpoint, samples
+from .account import account
+from .entering import refuse_finished, set_aside, unmoved_by_refusal
+from .errors import Stopped
+from .preparing import Preparing
+from .rundir import Recorder, RunDir
+from .saving import Saver, missing_export
 from .selection import Selection
 from .signals import StopRequests, stopping_at_once
 from .watch import Watcher, Watchers
 
 if TYPE_CHECKING:
-    from .adapters import Attachment
-    from .backbones import DiffusionModel
     from .best import Best
     from .boundaries import Boundary
-    from .data.prepared import Prepared
-    from .device import Place
+    from .preparing import Ready
     from .processes import Processes
     from .recipe import Recipe
     from .student import Student
@@ -74,14 +74,14 @@ def run(
     processes = Processes()
     place = RunDir.create(Path("runs"), name) if run_dir is None else RunDir.open(Path(run_dir).expanduser())
     if new and place.is_run:
-        place = _set_aside(place)
+        place = set_aside(place)
     with ExitStack() as stack:
         if processes.main:
             stack.enter_context(place.lock())
         state, rejected = checkpoint.newest(place.checkpoints)
-        _refuse_finished(place, recipe, state)
+        refuse_finished(place, recipe, state)
         watcher = Watchers([])
-        stack.enter_context(_unmoved_by_refusal(place, processes))
+        stack.enter_context(unmoved_by_refusal(place, processes))
         if processes.main:  # the others write nothing
             done = state.step if state else 0
             recorder = stack.enter_context(Recorder(place, step=done, total=recipe.train.steps))
@@ -113,122 +113,42 @@ class _Run:
         from .device import choose
 
         where = choose(self.recipe.train)
-        self.where = type(where)(self.processes.start(where.device), where.precision)
+        where = type(where)(self.processes.start(where.device), where.precision)
+        preparing = Preparing(
+            self.recipe,
+            self.place,
+            self.processes,
+            self.watcher,
+            going_on=self.state is not None,
+            given=self.given,
+        )
         try:
             with stopping_at_once():
-                student, attachments, prepared = self._prepare(self.where)
-            return self._train(student, attachments, prepared)
+                ready = preparing.go(where)
+            return self._train(ready)
         finally:
             self.processes.stop()
 
-    def _prepare(self, where: Place) -> tuple[Student, Sequence[Attachment], Prepared]:
-        """Everything before the first step; the encoders have left the device when this returns."""
-        import torch
-
-        from . import planning
-        from .data import prepared as data
-        from .data.cache import Cache
-        from .draws import Draws
-        from .identity import identity
-        from .student import Student
-
-        recipe, watcher = self.recipe, self.watcher
-        watcher.phase("starting")
-        found = data.find(recipe, watcher)
-        for refused in found.refused:
-            watcher.warn(f"{refused.name}: left out: {refused.reason}")
-        for note in found.notes:
-            watcher.say(note)
-        machine = planning.Machine(where.device.type, where.name, where.memory, where.weights.itemsize)
-        plan = planning.plan(recipe, found, run_dir=self.place.path, machine=machine, processes=self.processes.count)
-        planning.require(plan)
-        if plan.validation and plan.validation.advice:
-            watcher.warn(plan.validation.advice)
-        self.draws = Draws(recipe.train.seed)
-        model = recipe.backbone.load(device=torch.device("cpu"), dtype=where.weights, read=())
-        for note in model.notes:
-            watcher.say(note)
-        for warning in model.warnings:
-            watcher.warn(warning)
-        objective = recipe.bound_objective.bind(model.scheduler, where.device)
-        cache = Cache()
-        watcher.phase("caching")
-        if self.processes.main:
-            data.add_class_pictures(recipe, found, model, objective, cache, watcher, device=where.device)
-        learns_text = any(adapter.trains_text() for adapter in recipe.adapters)
-        if not self.processes.main:
-            self.processes.wait()  # the first process fills the cache, the others read it
-            data.add_class_pictures(recipe, found, model, objective, cache, Watcher())
-        ready = data.encode(
-            recipe,
-            found,
-            model,
-            self.draws,
-            cache,
-            watcher,
-            learns_text=learns_text,
-            device=where.device,
-            meanwhile=(lambda: self._read_ahead(model)) if self.processes.main else None,
-        )
-        if self.processes.main:
-            self.processes.wait()
-        base = {name: model.identity(name) for name in model.components}
-        self.base_identity = base[model.denoiser_name]
-        self._same_run(identity(recipe, ready.examples, base, precision=where.precision))
-        if learns_text:
-            model.fetch(model.text_encoders, where.device)
-        if recipe.data.cache == "off":
-            model.fetch(["vae"], where.device)
-        elif recipe.sample.every is not None:
-            model.fetch(["vae"], torch.device("cpu"))  # where it waits for the samples
-        model.fetch([model.denoiser_name], where.device)
-        attachments = self._attach(model)
-        return Student(model, attachments, objective, where.autocast), attachments, ready
-
-    def _read_ahead(self, model: DiffusionModel) -> None:
-        """Read what will be drawn or tried while training, so that the text encoders need not stay."""
-        import torch
-
-        from .formats.verify import PROMPTS
-        from .sampling import read_ahead
-
-        if self.recipe.sample.every is not None:
-            read_ahead(model, samples.shots(self.recipe), self.where.device)
-        with torch.no_grad():
-            model.read_ahead(PROMPTS, self.where.device)
-
-    def _attach(self, model: Any) -> list[Attachment]:
-        recipe = self.recipe
-        if recipe.train.gradient_checkpointing:
-            model.checkpoint_gradients()
-        keep = recipe.task.needs_teacher(recipe.sources)
-        attachments = [adapter.attach(model, keep_base=keep, draws=self.draws) for adapter in recipe.adapters]
-        for attachment in attachments:
-            for line in attachment.summary():
-                self.watcher.say(line)
-            attachment.train(on=True)
-        return attachments
-
-    def _train(self, student: Student, attachments: Sequence[Attachment], prepared: Prepared) -> RunResult:
+    def _train(self, ready: Ready) -> RunResult:
         from .boundaries import Actions, Boundary
         from .loop import fit, prefetched
         from .training import Training
 
-        recipe, processes = self.recipe, self.processes
+        recipe, processes, student, device = self.recipe, self.processes, ready.student, ready.where.device
         train = recipe.train
         units = train.batch * train.accumulate * processes.count
-        order = prepared.order(self.draws, batch=train.batch, unit_count=units)
+        order = ready.prepared.order(ready.draws, batch=train.batch, unit_count=units)
         self.steps = train.steps or (train.epochs or 1) * order.steps_per_epoch
-        batches = prepared.batches(order, recipe, self.draws, processes)
-        logged = recipe.task.logged(prepared.roles)
-        training = Training.of(attachments, train, self.where.device, logged, scaled=self.where.scaled)
+        batches = ready.prepared.batches(order, recipe, ready.draws, processes)
+        logged = recipe.task.logged(ready.prepared.roles)
+        training = Training.of(ready.attachments, train, device, logged, scaled=ready.where.scaled)
         start = self._restore(training)
-        self.selection = Selection.of(recipe, prepared.held_out, self.draws, self.place, self.watcher, training)
+        self.selection = Selection.of(recipe, ready.prepared.held_out, ready.draws, self.place, self.watcher, training)
         self.selection.resume(start)
         saver = Saver(
             self.place.path,
             training,
-            self._about(order, prepared, student.objective.prediction),
+            account(recipe, ready, self.place, order, self.selection, steps=self.steps, began=self.began),
             self.watcher,
             keep=recipe.save.keep,
         )
@@ -264,10 +184,10 @@ class _Run:
                 student,
                 recipe.task,
                 training,
-                prefetched(batches, range(start, self.steps), self.where.device),
+                prefetched(batches, range(start, self.steps), device),
                 steps=self.steps,
                 settings=train,
-                draws=self.draws,
+                draws=ready.draws,
                 processes=processes,
                 boundary=boundary,
             )
@@ -321,31 +241,6 @@ class _Run:
             self.place.journal("resumed", step=self.state.step)
         return self.state.step
 
-    def _same_run(self, now: Mapping[str, Any]) -> None:
-        """Refuse to go on with another recipe, other pictures or another base; write down what is new.
-
-        Raises: UsageError with every difference.
-        """
-        from .identity import environment
-        from .resolved import resolved_yaml
-
-        before = self.place.identity() or {}
-        lines = differences(flatten(before.get("run", {})), flatten(now)) if self.state and before else []
-        if lines:
-            shown = "\n".join(f"  {line}" for line in lines[:20])
-            more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
-            raise UsageError(
-                f"{self.place.path} was started differently:\n{shown}{more}",
-                "undo these changes to go on, or start over with --new (or another --run-dir)",
-            )
-        around = environment()
-        for line in differences(flatten(before.get("environment", around)), flatten(around)):
-            self.watcher.warn(f"{line} since the run began: it goes on, but its last bits may differ")
-        if self.processes.main:
-            resolved = resolved_yaml(self.recipe)
-            self.place.write_identity({"run": now, "environment": before.get("environment", around)})
-            self.place.write_recipe(self.given or resolved, resolved)
-
     def _sample(self, student: Student, training: Training, step: int) -> None:
         self._main(lambda: self._draw(student, training, step))
 
@@ -374,81 +269,3 @@ class _Run:
         if self.processes.main:
             action()
         self.processes.wait()
-
-    def _about(self, order: Any, prepared: Prepared, prediction: str) -> Any:
-        from .formats.about import about_run, count_tags
-        from .resolved import scrubbed_yaml
-
-        recipe = self.recipe
-        first = next(iter(prepared.examples))
-        sizes = sorted(prepared.sizes[first].values())
-        recipe_text = scrubbed_yaml(recipe)
-
-        def about(step: int) -> Any:
-            return about_run(
-                self.place.path.name,
-                recipe,
-                facts={
-                    "step": step,
-                    "max_steps": self.steps,
-                    "epoch": round(step / order.steps_per_epoch, 3),
-                    "images": len(prepared.examples[first]),
-                    "prior_images": sum(len(m) for role, m in prepared.examples.items() if role != first),
-                    "buckets": {f"{w}x{h}": sizes.count((w, h)) for w, h in sorted(set(sizes))},
-                    "tags": {
-                        role: count_tags(c for e in m for c in e.captions) for role, m in prepared.examples.items()
-                    },
-                    "precision": self.where.precision,
-                    "validation_loss": self.selection.loss(step),
-                    "best": str(best) if (best := self.selection.best(step)) else None,
-                    "seconds": round(time.monotonic() - self.began, 1),
-                },
-                recipe_text=recipe_text,
-                base_identity=self.base_identity,
-                prediction=prediction,
-                weights="ema" if recipe.train.ema else "raw",
-                made=today(),
-                preview=samples.latest(self.place.samples, recipe.sample.prompts),
-            )
-
-        return about
-
-
-def _refuse_finished(place: RunDir, recipe: Recipe, state: checkpoint.State | None) -> None:
-    """A finished run goes on only where it was made longer.
-
-    Raises: UsageError.
-    """
-    if state is None or not place.finished:
-        return
-    train = recipe.train
-    # How many steps the epochs are, only the data tells.
-    longer = train.epochs is not None or (train.steps is not None and train.steps > state.step)
-    if train.schedule.needs_total or not longer:
-        raise UsageError(
-            f"{place.path} is finished, at step {state.step}",
-            "raise train.steps to train longer (where the schedule does not depend on it), or start over with --new",
-        )
-
-
-@contextmanager
-def _unmoved_by_refusal(place: RunDir, processes: Processes) -> Iterator[None]:
-    """A start that is refused leaves a run in the state that it was in: stopped, done or interrupted."""
-    before = place.status_file.read_bytes() if place.status_file.is_file() else None
-    try:
-        yield
-    except UsageError:
-        if before is not None and processes.main:
-            atomic.write(place.status_file, before)
-        raise
-
-
-def _set_aside(place: RunDir) -> RunDir:
-    """Move a run out of the way, under its lock, and give its place to a new one."""
-    number = 1
-    while (aside := place.path.with_name(f"{place.path.name}.old-{number}")).exists():
-        number += 1
-    with place.lock():
-        pass  # nobody else is in there
-    place.path.rename(aside)
-    return RunDir.open(place.path)
