@@ -69,7 +69,7 @@ class Drawing:
             if fact["problem"] or fact["family"] in FOREIGN:
                 raise DataError(
                     f"{adapter.path}: {fact['problem'] or 'is for ' + fact['family']}",
-                    "give a LoRA for Stable Diffusion 1.5, 3.5 or 3; `tuner inspect FILE` says what this one is",
+                    "give an adapter for Stable Diffusion 1.5, 3.5 or 3; `tuner inspect FILE` says what this one is",
                 )
         kinds = {fact["backbone"] for fact in facts} or {MAIN_FAMILY}
         if len(kinds) > 1:
@@ -109,20 +109,20 @@ class Drawing:
 
 
 def all_facts(path: Path) -> dict[str, Any]:
-    """What the adapter at `path` says of itself, completed from the other file that the same save wrote beside it.
+    """What the adapter at `path` says of itself, completed from the other files that the same save wrote beside it.
 
     Raises: DataError where it cannot be read.
     """
+    from .formats.find import find_files
     from .formats.inspect import inspect_file
-    from .formats.load import find_file
 
-    fact = inspect_file(path)
-    file = find_file(path)
-    if file.name == DIFFUSERS_FILE:  # it tells little of itself, so that equal runs give equal bytes
-        for twin in sorted(file.parent.glob("*.safetensors")):
-            if twin != file:
-                told = inspect_file(twin)
-                fact |= {key: told[key] for key, value in fact.items() if value is None}
+    first, *others = find_files(path)
+    fact = inspect_file(first)
+    if first.name == DIFFUSERS_FILE:  # it tells little of itself, so that equal runs give equal bytes
+        others += [file for file in sorted(first.parent.glob("*.safetensors")) if file not in (first, *others)]
+    for file in others:
+        told = inspect_file(file)
+        fact |= {key: told[key] for key, value in fact.items() if value is None}
     return fact
 
 

@@ -20,7 +20,7 @@ from tuner import toybox
 from tuner.cli import call
 from tuner.draws import Draws
 from tuner.errors import Stopped
-from tuner.formats.load import quiet_loaders
+from tuner.formats.loaders import quiet_loaders
 from tuner.formats.lora import DIFFUSERS_FILE
 from tuner.recipe import Recipe
 from tuner.watch import Watcher

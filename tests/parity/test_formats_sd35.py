@@ -20,7 +20,8 @@ from tuner.formats.about import About
 from tuner.formats.container import pack, read_header
 from tuner.formats.convert import convert
 from tuner.formats.inspect import inspect_file
-from tuner.formats.load import load_adapter, quiet_loaders
+from tuner.formats.load import load_adapter
+from tuner.formats.loaders import quiet_loaders
 from tuner.formats.lora import DIFFUSERS_FILE, write_lora
 from tuner.formats.verify import verify_lora
 

@@ -26,7 +26,7 @@ def export(
     """Write a LoRA with the keys of another tool: the same update, read back and compared."""
     from ..console import Console
     from ..formats.convert import convert
-    from ..formats.load import find_file, name_of
+    from ..formats.find import find_file, name_of
 
     if to not in STYLES:
         raise UsageError(f"--to {to!r} is no kind of keys", f"there is {', '.join(STYLES)}")

@@ -157,7 +157,7 @@ def _asked(kind: Any, folder: Path, source: str | Path, option: str, **settings:
     """A part of a published model, from its folder alone; code that comes with one is never run."""
     from safetensors import SafetensorError
 
-    from ..formats.load import quiet_loaders
+    from ..formats.loaders import quiet_loaders
 
     try:
         with quiet_loaders():

@@ -10,9 +10,10 @@ from ..errors import DataError, StorageError, TunerError, UsageError
 from . import container, kohya
 from .container import read_header
 from .families import FAMILIES, Family
+from .find import find_file
 from .fusing import Update, fuse, halves_swapped, padded, scaled, split
 from .kinds import recognise
-from .load import check_values, find_file
+from .loaders import check_values
 from .lora import Pair, on_disk
 from .metadata import converted_header
 from .scales import scale_of

@@ -1,291 +1,46 @@
-"""A saved LoRA into a pipeline of yours: checked before, counted after, refused where it would do nothing."""
+"""A saved adapter into a pipeline of yours, whatever its kind."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
 import math
-import re
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import DataError, UsageError
-from .container import Header, read_header
-from .families import FAMILIES
-from .kinds import Found, recognise
-from .lora import DIFFUSERS_FILE
+from ..errors import TunerError, UsageError
+from .container import read_header
+from .find import find_files, kind_of, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable
 
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-    from peft.tuners.lora.layer import LoraLayer
-    from torch import Tensor, nn
-
-PICKLES = {".pt", ".bin", ".ckpt", ".pth", ".pkl"}
-"""Endings of files that run code when they are loaded."""
-OTHER_BASE = "is it for another base model?"
-PLAIN_STARTS = (True, False, None, "gaussian")
-"""`init_lora_weights` that leaves the base's weights alone; others (pissa, olora ...) would change them on loading."""
 
 
 def load_adapter(pipe: DiffusionPipeline, path: str | Path, strength: float = 1.0, name: str | None = None) -> None:
-    """Load a LoRA into a pipeline and switch it on, beside those that are on already.
+    """Load an adapter into a pipeline and switch it on, beside those that are on already.
+
+    What the file is (a LoRA, a textual inversion ...) is read from it. A folder of several kinds, as pivotal tuning
+    leaves, is loaded whole or not at all.
 
     Args:
         pipe: a pipeline for Stable Diffusion 1.5, 3.5 or 3.
-        path: a `.safetensors` file with diffusers' or kohya's keys, a run's `adapter/` folder, or a run directory.
+        path: a `.safetensors` file, a run's `adapter/` folder, or a run directory.
         strength: 1.0 is what was trained, 0.0 nothing.
         name: the adapter's name in the pipeline; None makes one of the file's.
 
-    Raises: DataError where the file is broken, no LoRA, or for another base, each with the reason; UsageError where the
-        name is taken or the strength no number.
+    Raises: DataError where a file is broken, of no known kind, or for another base, each with the reason; UsageError
+        where the name is taken or the strength no number.
     """
     if not math.isfinite(strength):
         raise UsageError(f"strength {strength} is not a number")
-    file = find_file(Path(path))
-    header = read_header(file)
-    found = recognise(file, header)
-    modules = {part: module for part in found.components if (module := pipe.components.get(part)) is not None}
-    layers = _check_fit(file, header, found, modules)
-    _check_config(file, header)
-    check_values(file)
-    converted = None
-    if found.style == "kohya" and not FAMILIES[found.family].kohya_in_diffusers:
-        from .convert import as_diffusers
-
-        converted = as_diffusers(file, header, found)
-        layers = {part: {name for name in own if _in(converted, part, name)} for part, own in layers.items()}
-    name = _free_name(modules, file, name)
-    active = {part: _active(module) for part, module in modules.items()}
-    try:
-        _load(pipe, file, name, converted)
-        for part, module in modules.items():
-            injected = lora_layers(module, name)
-            if not injected or injected.keys() != layers[part]:
-                raise DataError(f"{file}: diffusers loaded {len(injected)} of {len(layers[part])} layers of the {part}")
-    except DataError:
-        _remove(modules, name)
-        raise
-    for part, module in modules.items():
-        for layer in lora_layers(module, name).values():
-            layer.set_scale(name, strength)
-        _activate(module, [*active[part], name])
-
-
-def _in(tensors: Mapping[str, Tensor], component: str, layer: str) -> bool:
-    from .lora import on_disk
-
-    return f"{component}.{on_disk(component, layer)}.lora_A.weight" in tensors
-
-
-def _load(pipe: Any, file: Path, name: str, converted: Mapping[str, Tensor] | None) -> None:
-    """Load the file, or in its place the tensors that it was converted to.
-
-    Raises: DataError with what diffusers' loader says.
-    """
-    from safetensors import SafetensorError
-
-    faults = (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError, OSError, SafetensorError)
-    try:
-        with quiet_loaders():
-            if converted is not None:
-                pipe.load_lora_weights(dict(converted), adapter_name=name)
-                return
-            pipe.load_lora_weights(
-                str(file.parent), weight_name=file.name, adapter_name=name, local_files_only=True, use_safetensors=True
-            )
-    except faults as error:
-        raise DataError(f"{file}: diffusers' loader refuses it: {str(error)[:300]}") from error
-
-
-def _free_name(modules: Mapping[str, nn.Module], file: Path, name: str | None) -> str:
-    """The adapter's name in the pipeline.
-
-    Raises: UsageError where it is taken or cannot be a name.
-    """
-    if name is None:
-        name = name_of(file)
-    elif not name or "." in name:
+    if name is not None and (not name or "." in name):
         raise UsageError(f"an adapter cannot be named {name!r}", "give a `name` without a dot")
-    for component, module in modules.items():
-        if name in vars(module).get("peft_config", {}):
-            raise UsageError(f"the pipeline's {component} has an adapter named {name!r}", "give another `name`")
-    return name
-
-
-def name_of(file: Path) -> str:
-    """What to call the adapter in a file: the file's own name, or the run's where a run gave it none of its own."""
-    folders = [part.name for part in file.resolve().parents if part.name != "adapter"]
-    stem = folders[0] if file.name == DIFFUSERS_FILE and folders else file.stem
-    return re.sub(r"\W+", "_", stem).strip("_") or "adapter"
-
-
-def _remove(modules: Mapping[str, nn.Module], name: str) -> None:
-    from diffusers.utils.peft_utils import delete_adapter_layers
-
-    for module in modules.values():
-        if name in vars(module).get("peft_config", {}):
-            delete_adapter_layers(module, name)
-
-
-def find_file(path: Path) -> Path:
-    """The adapter file at `path`: the file itself, or the one that a run left in the folder.
-
-    Raises: DataError.
-    """
-    path = path.expanduser()
-    if path.suffix.lower() in PICKLES:
-        raise DataError(
-            f"{path}: {path.suffix} files can run code when they are loaded, so they are refused",
-            "ask its maker for a .safetensors file, or convert it where it can do no harm",
-        )
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise DataError(f"{path}: no such file or folder")
-    for place in (path / DIFFUSERS_FILE, path / "adapter" / DIFFUSERS_FILE):
-        if place.is_file():
-            return place
-    saved = sorted(path.glob(f"checkpoints/*/adapter/{DIFFUSERS_FILE}"), key=lambda file: (len(file.parts[-3]), file))
-    if saved:
-        raise DataError(f"{path}: this run is not finished", f"take its newest save, {saved[-1].parent}")
-    raise DataError(f"{path}: holds no {DIFFUSERS_FILE}", "give the .safetensors file itself")
-
-
-def _check_fit(file: Path, header: Header, found: Found, modules: Mapping[str, nn.Module]) -> dict[str, set[str]]:
-    """The layers of each component, as the module names them.
-
-    Raises: DataError where a layer has no place in the pipeline or another size.
-    """
-    from torch import nn
-
-    absent = sorted(found.components.keys() - modules.keys())
-    if absent:
-        own = FAMILIES[found.family]
-        raise DataError(
-            f"{file}: trains the {absent[0]}, which this pipeline does not have",
-            f"it is for {own.label}: load it into a {own.pipeline} with all of its text encoders",
-        )
-    layers: dict[str, set[str]] = {}
-    for component, module in modules.items():
-        # peft wraps a layer as <layer>.base_layer, which must not hide the layer's own name
-        sizes = {
-            _plain(layer): (part.in_features, part.out_features)
-            for layer, part in module.named_modules()
-            if isinstance(part, nn.Linear) and ".lora_" not in layer
-        }
-        by_key: dict[str | None, list[str]] = {}
-        for layer in sizes:
-            by_key.setdefault(_key(component, layer, found), []).append(layer)
-        layers[component] = set()
-        for key, factors in found.components[component].items():
-            own = by_key.get(key)
-            if own is None:
-                raise DataError(f"{file}: this pipeline's {component} has no layer {key}", OTHER_BASE)
-            down, up = header.tensors[factors.down].shape, header.tensors[factors.up].shape
-            width, rows = sizes[own[0]][0], sum(sizes[layer][1] for layer in own)
-            if (down[1], up[0]) != (width, rows):
-                here = f"this pipeline's layer {width} to {rows}"
-                raise DataError(f"{file}: {key} maps {down[1]} to {up[0]} values, {here}", OTHER_BASE)
-            layers[component] |= set(own)
-    return layers
-
-
-def _plain(layer: str) -> str:
-    return layer.removesuffix(".base_layer").replace(".base_layer.", ".")
-
-
-def _key(component: str, layer: str, found: Found) -> str | None:
-    """What the file calls a layer of the pipeline; with kohya's keys, several layers may share one."""
-    from .lora import on_disk
-
-    layer = on_disk(component, layer)
-    if found.style == "kohya":
-        return FAMILIES[found.family].names.key(component, layer)
-    return f"{component}.{layer}"
-
-
-def _check_config(file: Path, header: Header) -> None:
-    """Peft's configuration in the header asks for nothing that a plain LoRA does not need.
-
-    Raises: DataError.
-    """
-    text = header.metadata.get("lora_adapter_metadata")
-    if text is None:
-        return
+    loaded: list[Callable[[], None]] = []
     try:
-        config = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: its lora_adapter_metadata is not valid JSON") from error
-    if not isinstance(config, dict):
-        raise DataError(f"{file}: its lora_adapter_metadata is not a table")
-    for key, value in config.items():
-        field = key.rpartition(".")[2]
-        if field == "init_lora_weights" and value not in PLAIN_STARTS:
-            raise DataError(f"{file}: {key} {str(value)[:40]!r} would change the base's own weights")
-        if field == "use_dora" and value:
-            raise DataError(f"{file}: is a DoRA, whose magnitudes diffusers drops without a word")
-
-
-def check_values(file: Path) -> None:
-    """Raises: DataError naming a tensor that is not finite."""
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt", device="cpu") as tensors:
-            for key in tensors.keys():  # noqa: SIM118  (no mapping)
-                if not bool(torch.isfinite(tensors.get_tensor(key)).all()):
-                    raise DataError(f"{file}: {key} holds values that are not finite")
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{file}: cannot be read: {error}") from error
-
-
-def lora_layers(module: nn.Module, name: str) -> dict[str, LoraLayer]:
-    """The layers of a module that hold the adapter `name`, by their own names."""
-    from peft.tuners.lora.layer import LoraLayer
-
-    return {
-        layer: part for layer, part in module.named_modules() if isinstance(part, LoraLayer) and name in part.lora_A
-    }
-
-
-def _active(module: nn.Module) -> list[str]:
-    """The adapters that are switched on in any layer."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    names = [name for part in module.modules() if isinstance(part, BaseTunerLayer) for name in part.active_adapters]
-    return list(dict.fromkeys(names))
-
-
-def _activate(module: nn.Module, names: list[str]) -> None:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for part in module.modules():
-        if isinstance(part, BaseTunerLayer):
-            part.set_adapter(names, inference_mode=True)
-
-
-@contextlib.contextmanager
-def quiet_loaders() -> Iterator[None]:
-    """Within it the loaders show no bars and do not say that a file without a text encoder's part has none."""
-    from transformers.utils import logging as transformers_logging
-
-    loggers = [logging.getLogger(library) for library in ("diffusers", "transformers", "peft")]
-    levels = [logger.level for logger in loggers]
-    bars = transformers_logging.is_progress_bar_enabled()
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
+        for file in find_files(Path(path)):
+            header = read_header(file)
+            loaded.append(kind_of(header).load(pipe, file, header, strength, name or name_of(file)))
+    except TunerError:
+        for take_off in reversed(loaded):
+            take_off()
+        raise

@@ -10,6 +10,7 @@ from ..errors import NumbersError
 from . import container, kohya
 from .card import write_card
 from .families import FAMILIES
+from .lora_kind import DIFFUSERS_FILE
 from .metadata import diffusers_header, kohya_header, told_header
 from .sidecar import write_sidecars
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from .about import About
     from .families import Family
-
-DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
-"""The name that diffusers' loader looks for in a folder."""
 
 
 @dataclass(frozen=True, slots=True)

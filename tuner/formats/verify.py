@@ -10,7 +10,8 @@ from ..adapters.lora import ADAPTER
 from ..draws import Draws
 from ..errors import StorageError, TunerError
 from .container import read_header
-from .load import lora_layers, quiet_loaders
+from .load_lora import lora_layers
+from .loaders import quiet_loaders
 from .shadow import shadow_model, strip_adapters
 
 if TYPE_CHECKING:

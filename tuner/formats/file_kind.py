@@ -1,0 +1,54 @@
+"""What tuner must know of a kind of adapter file: to recognise it, to tell of it, to put it into a pipeline."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    from .container import Header
+
+
+class FileKind(ABC):
+    """One kind of adapter file. Its module imports no torch at the top, for `inspect` asks it too."""
+
+    name: ClassVar[str]
+    """As in a recipe's `adapters`: lora, textual_inversion, hypernetwork."""
+    label: ClassVar[str]
+    """What people call such a file, with its article."""
+
+    @abstractmethod
+    def claims(self, header: Header) -> bool:
+        """Whether the header is one of this kind's, broken or not: names of tensors and metadata tell."""
+
+    def chosen(self, files: Sequence[Path]) -> Sequence[Path]:
+        """Which to load of a folder's files of this kind; fewer than all where some hold the same for other tools."""
+        return files
+
+    @abstractmethod
+    def facts(self, file: Path, header: Header) -> dict[str, Any]:
+        """What `inspect_file` says of this kind: `format`, `backbone`, `family`, `loads_in`, and others.
+
+        Raises: DataError with the reason where the file is broken or for a base that tuner does not know.
+        """
+
+    @abstractmethod
+    def load(
+        self, pipe: DiffusionPipeline, file: Path, header: Header, strength: float, name: str
+    ) -> Callable[[], None]:
+        """Put the file into a pipeline, beside what is there already.
+
+        Args:
+            strength: 1.0 is what was trained; finite.
+            name: the adapter's name in the pipeline, without a dot; for kinds that have one.
+
+        Returns: what takes it off again.
+
+        Raises: DataError where the file is broken or does not fit; UsageError where the name is taken or the strength
+            means nothing to this kind. The pipeline is as it was then.
+        """

@@ -1,0 +1,73 @@
+"""Which adapter files lie at a path, and of which kind each is: the one table of kinds. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+from .container import read_header
+from .lora_kind import DIFFUSERS_FILE, LoRAKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .container import Header
+    from .file_kind import FileKind
+
+KINDS: Sequence[FileKind] = (LoRAKind(),)
+"""Every kind of adapter file, asked in this order. The last claims whatever nobody else did, and names the fault."""
+PICKLES = {".pt", ".bin", ".ckpt", ".pth", ".pkl"}
+"""Endings of files that run code when they are loaded."""
+
+
+def kind_of(header: Header) -> FileKind:
+    """The kind of a file, by its header."""
+    return next(kind for kind in KINDS if kind.claims(header))
+
+
+def find_files(path: Path) -> list[Path]:
+    """The adapter files to load at `path`: the file itself, or those that a run left in the folder, kind by kind.
+
+    Pivotal tuning leaves two kinds, so a folder may hold several.
+
+    Raises: DataError.
+    """
+    path = path.expanduser()
+    if path.suffix.lower() in PICKLES:
+        raise DataError(
+            f"{path}: {path.suffix} files can run code when they are loaded, so they are refused",
+            "ask its maker for a .safetensors file, or convert it where it can do no harm",
+        )
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path}: no such file or folder")
+    for place in (path, path / "adapter"):
+        if found := _in_folder(place):
+            return found
+    saved = sorted(path.glob("checkpoints/*/adapter/*.safetensors"), key=lambda file: (len(file.parts[-3]), file))
+    if saved:
+        raise DataError(f"{path}: this run is not finished", f"take its newest save, {saved[-1].parent}")
+    raise DataError(f"{path}: holds no {DIFFUSERS_FILE}", "give the .safetensors file itself")
+
+
+def find_file(path: Path) -> Path:
+    """The adapter file at `path`, the first where a folder holds several kinds. Raises: DataError."""
+    return find_files(path)[0]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """The files to load, by kind in the table's order. Raises: DataError where one cannot be read."""
+    by_kind: dict[str, list[Path]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        by_kind.setdefault(kind_of(read_header(file)).name, []).append(file)
+    return [file for kind in KINDS for file in kind.chosen(by_kind.get(kind.name, ()))]
+
+
+def name_of(file: Path) -> str:
+    """What to call the adapter in a file: the file's own name, or the run's where a run gave it none of its own."""
+    folders = [part.name for part in file.resolve().parents if part.name != "adapter"]
+    stem = folders[0] if file.name == DIFFUSERS_FILE and folders else file.stem
+    return re.sub(r"\W+", "_", stem).strip("_") or "adapter"

@@ -1,0 +1,208 @@
+"""A LoRA into a pipeline: checked before, counted after, refused where it would do nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError, UsageError
+from .families import FAMILIES
+from .kinds import Found, recognise
+from .loaders import check_values, quiet_loaders
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from peft.tuners.lora.layer import LoraLayer
+    from torch import Tensor, nn
+
+    from .container import Header
+
+OTHER_BASE = "is it for another base model?"
+PLAIN_STARTS = (True, False, None, "gaussian")
+"""`init_lora_weights` that leaves the base's weights alone; others (pissa, olora ...) would change them on loading."""
+
+
+def load_lora(pipe: DiffusionPipeline, file: Path, header: Header, strength: float, name: str) -> Callable[[], None]:
+    """As `FileKind.load`: load a LoRA and switch it on, beside those that are on already.
+
+    Args:
+        pipe: a pipeline for Stable Diffusion 1.5, 3.5 or 3.
+        file: with diffusers' or kohya's keys.
+    """
+    found = recognise(file, header)
+    modules = {part: module for part in found.components if (module := pipe.components.get(part)) is not None}
+    layers = _check_fit(file, header, found, modules)
+    _check_config(file, header)
+    check_values(file)
+    converted = None
+    if found.style == "kohya" and not FAMILIES[found.family].kohya_in_diffusers:
+        from .convert import as_diffusers
+
+        converted = as_diffusers(file, header, found)
+        layers = {part: {name for name in own if _in(converted, part, name)} for part, own in layers.items()}
+    _require_free(modules, name)
+    active = {part: _active(module) for part, module in modules.items()}
+
+    def take_off() -> None:
+        _remove(modules, name)
+        for part, module in modules.items():
+            _activate(module, active[part])
+
+    try:
+        _load(pipe, file, name, converted)
+        for part, module in modules.items():
+            injected = lora_layers(module, name)
+            if not injected or injected.keys() != layers[part]:
+                raise DataError(f"{file}: diffusers loaded {len(injected)} of {len(layers[part])} layers of the {part}")
+    except DataError:
+        _remove(modules, name)
+        raise
+    for part, module in modules.items():
+        for layer in lora_layers(module, name).values():
+            layer.set_scale(name, strength)
+        _activate(module, [*active[part], name])
+    return take_off
+
+
+def _in(tensors: Mapping[str, Tensor], component: str, layer: str) -> bool:
+    from .lora import on_disk
+
+    return f"{component}.{on_disk(component, layer)}.lora_A.weight" in tensors
+
+
+def _load(pipe: Any, file: Path, name: str, converted: Mapping[str, Tensor] | None) -> None:
+    """Load the file, or in its place the tensors that it was converted to.
+
+    Raises: DataError with what diffusers' loader says.
+    """
+    from safetensors import SafetensorError
+
+    faults = (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError, OSError, SafetensorError)
+    try:
+        with quiet_loaders():
+            if converted is not None:
+                pipe.load_lora_weights(dict(converted), adapter_name=name)
+                return
+            pipe.load_lora_weights(
+                str(file.parent), weight_name=file.name, adapter_name=name, local_files_only=True, use_safetensors=True
+            )
+    except faults as error:
+        raise DataError(f"{file}: diffusers' loader refuses it: {str(error)[:300]}") from error
+
+
+def _require_free(modules: Mapping[str, nn.Module], name: str) -> None:
+    """Raises: UsageError where the pipeline has an adapter of this name."""
+    for component, module in modules.items():
+        if name in vars(module).get("peft_config", {}):
+            raise UsageError(f"the pipeline's {component} has an adapter named {name!r}", "give another `name`")
+
+
+def _remove(modules: Mapping[str, nn.Module], name: str) -> None:
+    from diffusers.utils.peft_utils import delete_adapter_layers
+
+    for module in modules.values():
+        if name in vars(module).get("peft_config", {}):
+            delete_adapter_layers(module, name)
+
+
+def _check_fit(file: Path, header: Header, found: Found, modules: Mapping[str, nn.Module]) -> dict[str, set[str]]:
+    """The layers of each component, as the module names them.
+
+    Raises: DataError where a layer has no place in the pipeline or another size.
+    """
+    from torch import nn
+
+    absent = sorted(found.components.keys() - modules.keys())
+    if absent:
+        own = FAMILIES[found.family]
+        raise DataError(
+            f"{file}: trains the {absent[0]}, which this pipeline does not have",
+            f"it is for {own.label}: load it into a {own.pipeline} with all of its text encoders",
+        )
+    layers: dict[str, set[str]] = {}
+    for component, module in modules.items():
+        # peft wraps a layer as <layer>.base_layer, which must not hide the layer's own name
+        sizes = {
+            _plain(layer): (part.in_features, part.out_features)
+            for layer, part in module.named_modules()
+            if isinstance(part, nn.Linear) and ".lora_" not in layer
+        }
+        by_key: dict[str | None, list[str]] = {}
+        for layer in sizes:
+            by_key.setdefault(_key(component, layer, found), []).append(layer)
+        layers[component] = set()
+        for key, factors in found.components[component].items():
+            own = by_key.get(key)
+            if own is None:
+                raise DataError(f"{file}: this pipeline's {component} has no layer {key}", OTHER_BASE)
+            down, up = header.tensors[factors.down].shape, header.tensors[factors.up].shape
+            width, rows = sizes[own[0]][0], sum(sizes[layer][1] for layer in own)
+            if (down[1], up[0]) != (width, rows):
+                here = f"this pipeline's layer {width} to {rows}"
+                raise DataError(f"{file}: {key} maps {down[1]} to {up[0]} values, {here}", OTHER_BASE)
+            layers[component] |= set(own)
+    return layers
+
+
+def _plain(layer: str) -> str:
+    return layer.removesuffix(".base_layer").replace(".base_layer.", ".")
+
+
+def _key(component: str, layer: str, found: Found) -> str | None:
+    """What the file calls a layer of the pipeline; with kohya's keys, several layers may share one."""
+    from .lora import on_disk
+
+    layer = on_disk(component, layer)
+    if found.style == "kohya":
+        return FAMILIES[found.family].names.key(component, layer)
+    return f"{component}.{layer}"
+
+
+def _check_config(file: Path, header: Header) -> None:
+    """Peft's configuration in the header asks for nothing that a plain LoRA does not need.
+
+    Raises: DataError.
+    """
+    text = header.metadata.get("lora_adapter_metadata")
+    if text is None:
+        return
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: its lora_adapter_metadata is not valid JSON") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{file}: its lora_adapter_metadata is not a table")
+    for key, value in config.items():
+        field = key.rpartition(".")[2]
+        if field == "init_lora_weights" and value not in PLAIN_STARTS:
+            raise DataError(f"{file}: {key} {str(value)[:40]!r} would change the base's own weights")
+        if field == "use_dora" and value:
+            raise DataError(f"{file}: is a DoRA, whose magnitudes diffusers drops without a word")
+
+
+def lora_layers(module: nn.Module, name: str) -> dict[str, LoraLayer]:
+    """The layers of a module that hold the adapter `name`, by their own names."""
+    from peft.tuners.lora.layer import LoraLayer
+
+    return {
+        layer: part for layer, part in module.named_modules() if isinstance(part, LoraLayer) and name in part.lora_A
+    }
+
+
+def _active(module: nn.Module) -> list[str]:
+    """The adapters that are switched on in any layer."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    names = [name for part in module.modules() if isinstance(part, BaseTunerLayer) for name in part.active_adapters]
+    return list(dict.fromkeys(names))
+
+
+def _activate(module: nn.Module, names: list[str]) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for part in module.modules():
+        if isinstance(part, BaseTunerLayer):
+            part.set_adapter(names, inference_mode=True)
