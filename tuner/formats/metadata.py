@@ -88,7 +88,8 @@ def kohya_header(tensors: Mapping[str, Tensor], about: About, *, rank: int, alph
     """Header of the file with kohya's keys. Holds no date, no path and no run name, so equal runs give equal bytes."""
     if about.metadata == "none":
         return {"format": "pt"}
-    fields = _browser_fields(about, rank=rank, alpha=alpha)
+    network = {"dim": rank, "alpha": float(alpha), "args": {}}
+    fields = _browser_fields(about) | {f"ss_network_{key}": value for key, value in network.items()}
     if about.metadata == "full":
         fields |= _training_fields(about)
     header = {key: _text(value) for key, value in fields.items() if value is not None}
@@ -106,6 +107,21 @@ def told_header(tensors: Mapping[str, Tensor], layers: Sequence[Pair], about: Ab
     return header | {"lora_adapter_metadata": adapter_config(layers, rank)}
 
 
+def run_header(about: About, kind: str) -> dict[str, str]:
+    """What a file that is no LoRA says of the run that made it. Holds no date, no path and no run name.
+
+    Args:
+        kind: modelspec's word for it, such as `textual-inversion`.
+    """
+    if about.metadata == "none":
+        return {"format": "pt"}
+    fields = {key: value for key, value in _browser_fields(about).items() if not key.startswith("ss_network_")}
+    fields["modelspec.architecture"] = FAMILIES[about.family].architecture.replace("/lora", f"/{kind}")
+    if about.metadata == "full":
+        fields |= _training_fields(about)
+    return {"format": "pt", **_capped({key: _text(value) for key, value in fields.items() if value is not None})}
+
+
 def converted_header(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], style: str, layers: Sequence[Pair], family: str
 ) -> dict[str, str]:
@@ -120,7 +136,7 @@ def converted_header(
     return _hashed(tensors, header | own | {"ss_base_model_version": FAMILIES[family].version, "ss_v2": "False"})
 
 
-def _browser_fields(about: About, *, rank: int, alpha: float) -> dict[str, Any]:
+def _browser_fields(about: About) -> dict[str, Any]:
     """What browsers of models sort by."""
     from .. import __version__
 
@@ -138,9 +154,6 @@ def _browser_fields(about: About, *, rank: int, alpha: float) -> dict[str, Any]:
         "ss_v2": "False",
         "ss_sd_model_name": about.base or None,
         "ss_network_module": family.network_module,
-        "ss_network_dim": rank,
-        "ss_network_alpha": float(alpha),
-        "ss_network_args": {},
         "tuner_version": __version__,
         **_own_fields(about),
     }

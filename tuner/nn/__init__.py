@@ -1,0 +1,1 @@
+"""The few modules of our own; no other folder subclasses `torch.nn.Module`."""
