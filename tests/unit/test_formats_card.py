@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from tuner.formats.about import About
-from tuner.formats.card import cell, code, escaped, quoted, write_card
+from tuner.formats.card import cell, code, escaped, quoted
 from tuner.formats.lora import Pair
+from tuner.formats.lora_card import write_card
 
 LAYERS = [Pair("unet", "x", torch.ones(2, 2), torch.ones(2, 2))]
 TEXT = [*LAYERS, Pair("text_encoder", "text_model.x", torch.ones(2, 2), torch.ones(2, 2))]
@@ -86,7 +87,7 @@ def test_what_the_card_owns_up_to(tmp_path):
     assert "| ComfyUI | `run.safetensors`" in text
     assert "| alpha | 2 |" in text
     assert "```yaml\ntrain: {steps: 3}\n```" in text
-    assert "EMA" not in card(tmp_path)
+    assert "EMA" not in card(tmp_path / "raw")
 
 
 @pytest.mark.parametrize("text", NASTY)

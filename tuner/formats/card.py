@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic import storage
 from .about import is_hub_id
-from .families import FAMILIES, TURNED_IN_COMFY, turned_in_comfy
+from .families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from .about import About
-    from .lora import Pair
 
 LICENCES: Mapping[str, str] = {"stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m"}
 """The Hub's name of a base's licence, which its adapters inherit; of other bases we do not know it."""
@@ -47,26 +46,58 @@ TABLE: Mapping[str, str] = {
 """Facts that the card lists, with their names there."""
 
 
-def write_card(folder: Path, about: About, *, rank: int, alpha: float, layers: Sequence[Pair]) -> Path:
-    """Write `README.md`.
+TABLE_HEAD = "## Training\n\n| | |\n|---|---|\n"
+"""What stands before the first row of the table."""
+
+
+def put_card(
+    folder: Path,
+    about: About,
+    *,
+    name: str,
+    tags: Sequence[str],
+    opening: str,
+    sections: Sequence[str],
+    rows: Sequence[tuple[str, Any]],
+) -> Path:
+    """Write `README.md`; where another adapter of the same run has written it, add to it.
+
+    Args:
+        name: what to call the adapter in a heading, where it is not the only one.
+        tags: the Hub's, of this kind of adapter.
+        opening: Markdown that says what it is.
+        sections: Markdown, each with its own heading: how to use it.
+        rows: of the table at the end, what is its own.
 
     Raises: StorageError.
     """
     path = folder / "README.md"
-    parts = [
-        _front_matter(about, preview=about.preview is not None),
-        _opening(about, layers),
-        *(["<Gallery />"] if about.preview else []),
-        _use_in_diffusers(about, layers),
-        _use_elsewhere(about, layers),
-        _training(about, rank=rank, alpha=alpha),
-    ]
     with storage(path):
-        path.write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
+        if path.exists():
+            text = _added(path.read_text("utf-8"), name, tags, [opening, *sections], rows)
+        else:
+            preview = about.preview is not None
+            front = _front_matter(about, tags, preview=preview)
+            gallery = ["<Gallery />"] if preview else []
+            parts = [front, f"# {escaped(about.title)}\n\n{opening}", *gallery, *sections, _training(about, rows)]
+            text = "\n\n".join(filter(None, parts)) + "\n"
+        path.write_text(text, encoding="utf-8")
     return path
 
 
-def _front_matter(about: About, *, preview: bool) -> str:
+def _added(text: str, name: str, tags: Sequence[str], sections: Sequence[str], rows: Sequence[tuple[str, Any]]) -> str:
+    """A card with the sections of another adapter before its table, and that adapter's tags and rows."""
+    front, _, body = text.partition("\n---\n")
+    missing = [line for tag in tags if (line := f"\n- {tag}") not in front]
+    front = front.replace("\n- diffusers", "\n- diffusers" + "".join(missing), 1)
+    section = "\n\n".join([f"## {name}", *sections])
+    before, head, table = body.partition(TABLE_HEAD)
+    if not head:
+        return f"{front}\n---\n{body.rstrip()}\n\n{section}\n"
+    return f"{front}\n---\n{before}{section}\n\n{head}{_rows(rows)}\n{table}"
+
+
+def _front_matter(about: About, tags: Sequence[str], *, preview: bool) -> str:
     """The Hub's metadata, https://huggingface.co/docs/hub/model-cards."""
     lines = ["---"]
     if is_hub_id(about.base):
@@ -76,22 +107,21 @@ def _front_matter(about: About, *, preview: bool) -> str:
     lines += ["library_name: diffusers", "pipeline_tag: text-to-image"]
     if about.activation:
         lines.append(f"instance_prompt: {quoted(about.activation)}")
-    lines += ["tags:", "- text-to-image", "- diffusers", "- lora", "- template:sd-lora"]
+    lines += ["tags:", "- text-to-image", "- diffusers", *(f"- {tag}" for tag in tags)]
     lines += [f"- {FAMILIES[about.family].tag}", "- tuner"]
     if preview:
         lines += [
             "widget:",
-            f"- text: {quoted(_example(about))}",
+            f"- text: {quoted(example(about))}",
             "  output:",
             f"    url: {quoted(f'{about.name}.png')}",
         ]
     return "\n".join([*lines, "---"])
 
 
-def _opening(about: About, layers: Sequence[Pair]) -> str:
-    names = sorted({pair.component for pair in layers}, key=lambda name: name.startswith("text_encoder"))
-    parts = " and the ".join(map(_noun, names))
-    text = [f"# {escaped(about.title)}", "", f"A LoRA for the {parts} of {code(about.base or about.family)}."]
+def introduced(about: About, what: str) -> str:
+    """What an adapter is, how to call it, and whose licence applies."""
+    text = [what]
     if about.activation:
         text.append(f"Write {code(about.activation)} in the prompt to call what it learned.")
     if about.weights == "ema":
@@ -101,54 +131,8 @@ def _opening(about: About, layers: Sequence[Pair]) -> str:
     return "\n".join(text)
 
 
-def _use_in_diffusers(about: About, layers: Sequence[Pair]) -> str:
-    family = FAMILIES[about.family]
-    pipeline, denoiser = family.pipeline, family.denoiser
-    text_trained = any(pair.component.startswith("text_encoder") for pair in layers)
-    alone = ", without the text encoder's part, so here the pipeline is better" if text_trained else ""
-    return f"""## In diffusers
-
-Run this beside the files, or put the repository's name on the Hub in place of `"."`.
-
-```python
-import torch
-from diffusers import {pipeline}
-
-{_base_lines(about)}
-device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
-pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype).to(device)
-pipe.load_lora_weights(".", weight_name="pytorch_lora_weights.safetensors", adapter_name="learned")
-pipe.set_adapters("learned", 1.0)  # the strength
-
-image = pipe({_example(about)!r}, num_inference_steps=25).images[0]
-image.save("picture.png")
-```
-
-On the {_noun(denoiser)} alone{alone}:
-
-```python
-import torch
-from diffusers import {pipeline}
-
-{_base_lines(about)}
-device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
-pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype).to(device)
-pipe.{denoiser}.load_lora_adapter(".", weight_name="pytorch_lora_weights.safetensors", prefix="{denoiser}")
-```{_old_loader(denoiser)}"""
-
-
-def _old_loader(denoiser: str) -> str:
-    """What to say of the loader that old instructions for a UNet name."""
-    if denoiser != "unet":
-        return ""
-    return "\n\n`unet.load_attn_procs` no longer loads LoRA files; use one of the two above."
-
-
-def _noun(component: str) -> str:
-    return {"unet": "UNet"}.get(component, component.replace("_", " "))
-
-
-def _base_lines(about: About) -> str:
+def base_lines(about: About) -> str:
+    """Code that names the base."""
     if about.base == "toybox":
         shipped = f'str(toybox.folder("{about.family}"))  # the small model that ships with tuner'
         return f"from tuner import toybox\n\nbase = {shipped}"
@@ -157,37 +141,10 @@ def _base_lines(about: About) -> str:
     return f"base = {'path/to/' + about.base!r}  # folder of the base model"
 
 
-def _use_elsewhere(about: About, layers: Sequence[Pair]) -> str:
-    named = code(f"{about.name}.safetensors")
-    if not FAMILIES[about.family].kohya_in_diffusers:
-        turned = any(turned_in_comfy(about.family, p.layer, p.up.shape[0], p.down.shape[1]) for p in layers)
-        return f"""## Which file for which tool
-
-| tool | file |
-|---|---|
-| diffusers | `pytorch_lora_weights.safetensors` or {cell(named)} |
-| ComfyUI | {cell(named)} in `models/loras` |
-
-Both files are equal, byte for byte. When they were saved, each was loaded into diffusers and compared with the trained
-model. A tool that wants kohya's keys takes what `tuner export FILE --to kohya` writes of it; diffusers would
-pass over that one.{f" ComfyUI takes all of this file but {TURNED_IN_COMFY}." if turned else ""}"""
-    return f"""## Which file for which tool
-
-| tool | file |
-|---|---|
-| diffusers | `pytorch_lora_weights.safetensors` (the other one loads as well) |
-| AUTOMATIC1111, Forge | {cell(named)} in `models/Lora` |
-| ComfyUI | {cell(named)} in `models/loras` |
-| InvokeAI | {cell(named)}, through its model manager |
-
-Both files hold the same update. When they were saved, each was loaded into diffusers and compared with the trained
-model."""
-
-
-def _training(about: About, *, rank: int, alpha: float) -> str:
+def _training(about: About, own: Sequence[tuple[str, Any]]) -> str:
     if about.metadata == "none":
         return ""
-    rows: list[tuple[str, Any]] = [("rank", rank), ("alpha", f"{alpha:g}"), ("resolution", about.resolution)]
+    rows: list[tuple[str, Any]] = [*own, ("resolution", about.resolution)]
     if about.metadata == "full":
         rows += [(label, about.facts[fact]) for fact, label in TABLE.items() if about.facts.get(fact) is not None]
     rows += [
@@ -195,19 +152,22 @@ def _training(about: About, *, rank: int, alpha: float) -> str:
         ("tensors", about.dtype),
         *([("made", about.made)] if about.made else []),
     ]
-    table = "\n".join(f"| {label} | {cell(escaped(_shown(value)))} |" for label, value in rows)
-    text = f"## Training\n\n| | |\n|---|---|\n{table}"
+    text = TABLE_HEAD + _rows(rows)
     if about.metadata == "full" and about.recipe:
         fence = _fence(about.recipe, least=3)
         text += f"\n\nThe recipe:\n\n{fence}yaml\n{about.recipe.rstrip()}\n{fence}"
     return text
 
 
+def _rows(rows: Sequence[tuple[str, Any]]) -> str:
+    return "\n".join(f"| {label} | {cell(escaped(_shown(value)))} |" for label, value in rows)
+
+
 def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _example(about: About) -> str:
+def example(about: About) -> str:
     """A prompt that shows what was learned."""
     word = about.activation
     first = next((prompt for prompt in about.sample_prompts if word and word in prompt), None)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ..atomic import storage
 from ..errors import NumbersError
 from . import container, kohya
-from .card import write_card
 from .families import FAMILIES
+from .lora_card import write_card
 from .lora_kind import DIFFUSERS_FILE
 from .metadata import diffusers_header, kohya_header, told_header
 from .sidecar import write_sidecars

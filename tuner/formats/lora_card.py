@@ -1,0 +1,108 @@
+"""What the model card says of a LoRA: which file is for which tool, with code that runs as it stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .card import base_lines, cell, code, example, introduced, put_card
+from .families import FAMILIES, TURNED_IN_COMFY, turned_in_comfy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from .about import About
+    from .lora import Pair
+
+
+def write_card(folder: Path, about: About, *, rank: int, alpha: float, layers: Sequence[Pair]) -> Path:
+    """Write the card of a LoRA. Raises: StorageError."""
+    return put_card(
+        folder,
+        about,
+        name="LoRA",
+        tags=("lora", "template:sd-lora"),
+        opening=_opening(about, layers),
+        sections=[_use_in_diffusers(about, layers), _use_elsewhere(about, layers)],
+        rows=[("rank", rank), ("alpha", f"{alpha:g}")],
+    )
+
+
+def _opening(about: About, layers: Sequence[Pair]) -> str:
+    names = sorted({pair.component for pair in layers}, key=lambda name: name.startswith("text_encoder"))
+    parts = " and the ".join(map(_noun, names))
+    return introduced(about, f"A LoRA for the {parts} of {code(about.base or about.family)}.")
+
+
+def _use_in_diffusers(about: About, layers: Sequence[Pair]) -> str:
+    family = FAMILIES[about.family]
+    pipeline, denoiser = family.pipeline, family.denoiser
+    text_trained = any(pair.component.startswith("text_encoder") for pair in layers)
+    alone = ", without the text encoder's part, so here the pipeline is better" if text_trained else ""
+    return f"""## In diffusers
+
+Run this beside the files, or put the repository's name on the Hub in place of `"."`.
+
+```python
+import torch
+from diffusers import {pipeline}
+
+{base_lines(about)}
+device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
+pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype).to(device)
+pipe.load_lora_weights(".", weight_name="pytorch_lora_weights.safetensors", adapter_name="learned")
+pipe.set_adapters("learned", 1.0)  # the strength
+
+image = pipe({example(about)!r}, num_inference_steps=25).images[0]
+image.save("picture.png")
+```
+
+On the {_noun(denoiser)} alone{alone}:
+
+```python
+import torch
+from diffusers import {pipeline}
+
+{base_lines(about)}
+device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
+pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype).to(device)
+pipe.{denoiser}.load_lora_adapter(".", weight_name="pytorch_lora_weights.safetensors", prefix="{denoiser}")
+```{_old_loader(denoiser)}"""
+
+
+def _old_loader(denoiser: str) -> str:
+    """What to say of the loader that old instructions for a UNet name."""
+    if denoiser != "unet":
+        return ""
+    return "\n\n`unet.load_attn_procs` no longer loads LoRA files; use one of the two above."
+
+
+def _noun(component: str) -> str:
+    return {"unet": "UNet"}.get(component, component.replace("_", " "))
+
+
+def _use_elsewhere(about: About, layers: Sequence[Pair]) -> str:
+    named = code(f"{about.name}.safetensors")
+    if not FAMILIES[about.family].kohya_in_diffusers:
+        turned = any(turned_in_comfy(about.family, p.layer, p.up.shape[0], p.down.shape[1]) for p in layers)
+        return f"""## Which file for which tool
+
+| tool | file |
+|---|---|
+| diffusers | `pytorch_lora_weights.safetensors` or {cell(named)} |
+| ComfyUI | {cell(named)} in `models/loras` |
+
+Both files are equal, byte for byte. When they were saved, each was loaded into diffusers and compared with the trained
+model. A tool that wants kohya's keys takes what `tuner export FILE --to kohya` writes of it; diffusers would
+pass over that one.{f" ComfyUI takes all of this file but {TURNED_IN_COMFY}." if turned else ""}"""
+    return f"""## Which file for which tool
+
+| tool | file |
+|---|---|
+| diffusers | `pytorch_lora_weights.safetensors` (the other one loads as well) |
+| AUTOMATIC1111, Forge | {cell(named)} in `models/Lora` |
+| ComfyUI | {cell(named)} in `models/loras` |
+| InvokeAI | {cell(named)}, through its model manager |
+
+Both files hold the same update. When they were saved, each was loaded into diffusers and compared with the trained
+model."""
