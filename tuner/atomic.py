@@ -24,6 +24,9 @@ TEMPORARY = re.compile(r"^\.tmp-.+-\d+-[0-9a-f]{8}$")
 ASIDE = re.compile(r"^\.tmp-(?P<name>.+)\.old-\d+-[0-9a-f]{8}$")
 """Names of whole folders that wait for their successor to stand."""
 
+LINKED_BYTES = 256 * 10**6
+"""Files from this size on get a second name rather than a copy."""
+
 _ADVICE: Mapping[int, str] = {
     errno.ENOSPC: "free space on that disk, then start the same command again",
     getattr(
@@ -176,6 +179,23 @@ def replace_folder(source: Path, target: Path) -> None:
     sync_folder(target.parent)
     if aside is not None:
         shutil.rmtree(aside)
+
+
+def place_file(source: str | Path, target: str | Path) -> None:
+    """Put a file's content at `target`: a second name of it where it is large and the disk can, else a copy.
+
+    A whole model's unchanged parts may have many gigabytes, and nothing here ever writes into a file that stands.
+    Raises: OSError.
+    """
+    real = os.path.realpath(source)
+    # one that may not be written could not be fsynced under its second name
+    if os.path.getsize(real) >= LINKED_BYTES and os.access(real, os.W_OK):
+        try:
+            os.link(real, target)
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(real, target)
+    else:
+        shutil.copyfile(real, target)
 
 
 def sync_tree(top: Path) -> None:

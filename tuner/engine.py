@@ -204,7 +204,7 @@ class _Run:
     ) -> None:
         """What belongs to step `start`: the first samples, or what a stopped or killed process left undone."""
         if start:
-            checkpoint.rotate(self.place.checkpoints, start, keep=self.recipe.save.keep)
+            saver.rotate(start)
         every = boundary.validate_every
         # The last step's value goes onto the card of its files.
         due = every is not None and (start % every == 0 or start == self.steps)

@@ -206,7 +206,7 @@ def _autocast(model: DiffusionModel, device: torch.device) -> torch.autocast:
     """Compute in the denoiser's own type where that has 16 bits."""
     import torch
 
-    dtype = next(model.denoiser.parameters()).dtype
+    dtype = model.compute or next(model.denoiser.parameters()).dtype
     low = dtype.itemsize < 4
     return torch.autocast(device.type, dtype=dtype if low else torch.bfloat16, enabled=low)
 

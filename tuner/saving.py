@@ -40,6 +40,15 @@ class Saver:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
+    @property
+    def rotating(self) -> tuple[str, ...]:
+        """Folders of a step that go with its resume state: whole models are too large to keep them all."""
+        return ("adapter",) if any(attachment.whole_models for attachment in self.training.attachments) else ()
+
+    def rotate(self, step: int) -> None:
+        """Finish what a kill left of letting go of old steps. Raises: StorageError."""
+        checkpoint.rotate(self.checkpoints, step, keep=self.keep, outputs=self.rotating)
+
     def save(self, step: int, facts: Mapping[str, Any]) -> None:
         """Write the state and the adapter files of `step`; the files are there only once they loaded back.
 
@@ -47,7 +56,7 @@ class Saver:
         """
         self.watcher.phase("saving")
         state = checkpoint.State(step, self.training.tensors(), facts)
-        checkpoint.save(self.checkpoints, state, keep=self.keep)
+        checkpoint.save(self.checkpoints, state, keep=self.keep, outputs=self.rotating)
         self.export(step)
 
     def export(self, step: int) -> None:
@@ -67,7 +76,7 @@ class Saver:
         source, target = self.checkpoints / str(step) / "adapter", self.folder / "adapter"
         names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file())
         with atomic.folder(target) as folder, atomic.storage(target):
-            shutil.copytree(source, folder, dirs_exist_ok=True)
+            shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=atomic.place_file)
             _, wrong, unread = filecmp.cmpfiles(source, folder, names, shallow=False)
             if wrong or unread:
                 raise StorageError(f"{target}: {', '.join(wrong + unread)} did not copy whole", "check the disk")

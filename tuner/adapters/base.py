@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..parts import Choice, Problem
 
@@ -55,6 +55,14 @@ class Adapter(Choice):
         """Whether something in a text encoder trains."""
         return False
 
+    def held_bytes(self, backbone: Backbone, layout: Layout) -> Mapping[str, int]:
+        """By component, the bytes that it keeps one of the base's weights in, where it chooses that."""
+        return {}
+
+    def longest_side(self) -> int | None:
+        """The side in pixels that it gives the denoiser positions for; None where it gives none."""
+        return None
+
     @abstractmethod
     def count(self, backbone: Backbone, layout: Layout) -> Sequence[Count]:
         """What it will train, from the layout alone: one entry a pattern or part. Imports no torch."""
@@ -62,6 +70,9 @@ class Adapter(Choice):
 
 class Attachment(ABC):
     """Trainable parameters sitting on a model."""
+
+    whole_models: ClassVar[bool] = False
+    """Whether it saves whole models, so large that those of a step go when the step's resume state goes."""
 
     @abstractmethod
     def param_groups(self) -> Sequence[ParamGroup]: ...

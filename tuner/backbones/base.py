@@ -14,6 +14,8 @@ from pydantic import Field
 from ..parts import Choice, Problem
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -42,6 +44,8 @@ class Layout:
     """Number of parameters of each component, by diffusers' name (`unet`, `vae`, `text_encoder`)."""
     linears: Mapping[str, Mapping[str, tuple[int, int]]]
     """(in, out) features of every linear layer by component (denoiser, text encoders) and full name."""
+    layers: Mapping[str, Mapping[str, int]]
+    """Parameters of every layer, its bias among them, by component and full name."""
     activation_bytes: int
     """Saved activations of one example at `activation_px` in 16-bit, without gradient checkpointing."""
     activation_px: int
@@ -70,6 +74,10 @@ class Backbone(Choice):
     """Names of the text encoders."""
     text_settings: ClassVar[Sequence[str]] = ()
     """Names of its whole-number or yes-or-no fields that say how text is read, in pictures as in training."""
+    stretches: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Parts of the denoiser that have a name of their own, as patterns of layer names (`layers_at`)."""
+    placed_by_table: ClassVar[bool] = False
+    """Whether the denoiser has a table of positions, which ends somewhere."""
     rehearsal: ClassVar[Mapping[str, Any]]
     """What `--rehearse` sets, by key path; a key whose section the recipe lacks is passed over."""
 
@@ -140,6 +148,10 @@ class DiffusionModel(ABC):
     """By component, weights that can leave memory; a component that is not here stays, and waits on the CPU."""
     remembered: Mapping[tuple[str | bool, ...], Cond] = MappingProxyType({})
     """What `read_ahead` has read."""
+    origin: Path | None = None
+    """The folder in diffusers' layout that its components lie in; None where they lie in a single file."""
+    compute: torch.dtype | None = None
+    """What the denoiser computes in where it is held in another type; None where it is held in what it computes in."""
 
     @property
     def components(self) -> dict[str, nn.Module]:
@@ -193,6 +205,33 @@ class DiffusionModel(ABC):
 
         cond = self.read(prompts, device).to(torch.device("cpu"))
         self.remembered = {**self.remembered, _key(prompts, device): cond}
+
+    def hold(self, name: str, dtype: torch.dtype) -> None:
+        """Keep a component's weights in `dtype` from now on, read anew where they were narrowed. Nothing is attached.
+
+        The denoiser goes on computing in what it was loaded in.
+        """
+        module = self.components[name]
+        here = next(module.parameters())
+        if here.dtype == dtype:
+            return
+        if name == self.denoiser_name:
+            self.compute = self.compute or here.dtype
+        if name not in self.weights:
+            module.to(dtype)
+            return
+        self.weights[name].dtype = dtype
+        if here.device.type == "meta":
+            self.weights[name].release()
+        else:
+            self.weights[name].fetch(here.device)
+
+    def extend_positions(self, side_px: int) -> None:
+        """Give the denoiser positions for pictures of this side, for a model that places by a table.
+
+        Raises: ValueError where there is no table; DataError where it cannot be continued.
+        """
+        raise ValueError(f"{self.backbone.key} has no table of positions")
 
     def forget(self) -> None:
         """Drop what `read_ahead` has read, as before text encoders begin to train."""

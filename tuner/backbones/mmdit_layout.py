@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from .base import Layout
-from .unet_layout import text_layers, vae_layers
+from .unet_layout import parameters, text_layers, vae_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,6 +68,7 @@ def layout(configs: Mapping[str, Mapping[str, Any]], *, t5_length: int) -> Layou
             for name, found in layers.items()
             if name != "vae"
         },
+        layers={name: parameters(found) for name, found in layers.items()},
         activation_bytes=_activation_bytes(configs, clip_length(configs) + t5_length),
         activation_px=ACTIVATION_PX,
         max_side_px=configs["transformer"]["pos_embed_max_size"] * _cell(configs),

@@ -28,6 +28,7 @@ class SD15(Backbone, name="sd15"):
     default_objective = "ddpm"
     text_components = ("text_encoder",)
     text_settings = ("clip_skip",)
+    stretches = {"down": ("down_blocks",), "middle": ("mid_block",), "up": ("up_blocks",)}
     rehearsal = {
         "backbone.model": TOYBOX,
         "backbone.revision": None,

@@ -188,7 +188,7 @@ def load_folder(
     scheduler = loading.read_json(folder / "scheduler" / "scheduler_config.json")
     read_now(weights, read, device)
     model = SD15Model(backbone, modules, tokenizer, scheduler, identify, notes)
-    model.weights = weights
+    model.weights, model.origin = weights, folder
     return model
 
 

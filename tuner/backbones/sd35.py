@@ -37,6 +37,8 @@ class SD35(Backbone, name="sd35"):
     default_objective = "rectified_flow"
     text_components = ("text_encoder", "text_encoder_2", "text_encoder_3")
     text_settings = ("t5", "t5_length")
+    stretches = sd35_sites.STREAMS
+    placed_by_table = True
     rehearsal = {
         "backbone.model": TOYBOX,
         "backbone.revision": None,

@@ -179,7 +179,7 @@ def assemble(
 
     notes, warnings = describe(found.configs["transformer"], dtype)
     model = SD35Model(backbone, modules, found.tokenizers, found.scheduler, identify, [*notes, *found.notes], warnings)
-    model.weights = weights
+    model.weights, model.origin = weights, found.source
     return model
 
 

@@ -89,6 +89,12 @@ class SD35Model(DiffusionModel):
             return_dict=False,
         )[0]
 
+    def extend_positions(self, side_px: int) -> None:
+        """As in the base class."""
+        from .sd35_positions import extend
+
+        extend(self.denoiser, -(-side_px // (self.factor * self.denoiser.config["patch_size"])))  # type: ignore[index]
+
     def pipeline(self, scheduler: str = "auto", sampling: Mapping[str, Any] | None = None) -> StableDiffusion3Pipeline:
         """As in the base class. Call it with `max_sequence_length=backbone.t5_length` to read prompts as in training.
 

@@ -31,6 +31,18 @@ SITES: Mapping[Site, tuple[str, ...]] = {
 """Endings of layer names. There is no cross-attention here: the text's projections into the joint attention stand for
 it. `all_linear` is every linear layer of the blocks, see `matching`."""
 
+STREAMS: Mapping[str, tuple[str, ...]] = {
+    "image_stream": (
+        *(f"attn.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0", "norm_q", "norm_k")),
+        *("attn2", "ff", "norm1", "pos_embed.proj", "norm_out", "proj_out"),
+    ),
+    "text_stream": (
+        *(f"attn.{name}" for name in (*_TEXT, "to_add_out", "norm_added_q", "norm_added_k")),
+        *("ff_context", "norm1_context", "context_embedder"),
+    ),
+}
+"""Each stream's own weights, as patterns of layer names; the embedding of time and pooled text belongs to both."""
+
 T5_PARTS = ("text_encoder_3", "SelfAttention", "DenseReluDense")
 """Parts of names that only T5's layers have."""
 

@@ -38,9 +38,15 @@ def layout(configs: Mapping[str, Mapping[str, Any]]) -> Layout:
             name: sum(prod(shape) + bias * shape[0] for _, shape, bias in found) for name, found in layers.items()
         },
         linears={name: linears(found) for name, found in layers.items() if name != "vae"},
+        layers={name: parameters(found) for name, found in layers.items()},
         activation_bytes=round(ACTIVATION_BYTES * _work(configs) / _work(usual())),
         activation_px=ACTIVATION_PX,
     )
+
+
+def parameters(layers: list[Layer]) -> dict[str, int]:
+    """Parameters of each layer, weight and bias."""
+    return {name: prod(shape) + bias * shape[0] for name, shape, bias in layers}
 
 
 def linears(layers: list[Layer]) -> dict[str, tuple[int, int]]:

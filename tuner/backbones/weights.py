@@ -64,6 +64,10 @@ class Weights:
         """Look at the files' headers. Raises: DataError unless each weight is there in its shape."""
         loading.require_fit(self.module, self._read(), self.source, self.surplus)
 
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Its tensors as they lie on disk, memory-mapped, by parameter name. Raises: DataError as `check`."""
+        return loading.require_fit(self.module, self._read(), self.source, self.surplus)
+
     def fetch(self, device: torch.device) -> None:
         """Read the weights onto a device, frozen and in eval mode. Raises: DataError as `check`."""
         tensors = self._read()

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from .about import About
 
 
-def write_sidecars(folder: Path, about: About) -> Sequence[Path]:
-    """Write the sidecars that `about` has something for.
+def write_sidecars(folder: Path, about: About, what: str = "LoRA") -> Sequence[Path]:
+    """Write the sidecars that `about` has something for; `what` is the kind of file.
 
     Raises: StorageError; DataError where the preview is no picture.
     """
     if about.metadata == "none":
         return [_write_preview(folder, about)] if about.preview else []
     told = folder / f"{about.name}.json"
-    text = json.dumps(_fields(about), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(_fields(about, what), indent=2, ensure_ascii=False) + "\n"
     with storage(told):
         told.write_text(text, encoding="utf-8")
     return [told, _write_preview(folder, about)] if about.preview else [told]
 
 
-def _fields(about: About) -> dict[str, object]:
+def _fields(about: About, what: str) -> dict[str, object]:
     """Keys as A1111 and InvokeAI spell them."""
     notes = [
         f"made with tuner{f' on {about.made}' if about.made else ''}",
@@ -39,7 +39,7 @@ def _fields(about: About) -> dict[str, object]:
         f"steps: {about.facts['step']}" if "step" in about.facts else "",
     ]
     fields: dict[str, object] = {
-        "description": f"LoRA: {about.title}",
+        "description": f"{what}: {about.title}",
         "sd version": FAMILIES[about.family].sidecar,
         "activation text": about.activation,
         "preferred weight": 1.0,
