@@ -55,6 +55,14 @@ class Adapter(Choice):
         """Whether something in a text encoder trains."""
         return False
 
+    def words(self) -> Sequence[str]:
+        """Words that it teaches; it learns nothing of pictures whose captions say none of them."""
+        return ()
+
+    def needs_total(self) -> bool:
+        """Whether what it does depends on how long the run is, as a pivot does: such a run cannot be made longer."""
+        return False
+
     def held_bytes(self, backbone: Backbone, layout: Layout) -> Mapping[str, int]:
         """By component, the bytes that it keeps one of the base's weights in, where it chooses that."""
         return {}

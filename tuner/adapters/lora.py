@@ -93,7 +93,10 @@ class LoRA(Adapter, name="lora"):
                 lora_dropout=self.dropout,
                 target_modules=names,  # type: ignore[arg-type]
             )
+            others = [p for p in module.parameters() if p.requires_grad]
             module.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]
+            for p in others:  # peft freezes whatever is not its own, such as a new word
+                p.requires_grad_(True)
         return LoRAAttachment(self, model, {k: (m, tuple(n)) for k, (m, n) in targets.items()}, draws)
 
 
