@@ -152,7 +152,7 @@ class Preparing:
         """Read what will be drawn or tried while training, so that the text encoders need not stay."""
         import torch
 
-        from .formats.verify import PROMPTS
+        from .formats.prediction import PROMPTS
         from .sampling import read_ahead
 
         if self.recipe.sample.every is not None:

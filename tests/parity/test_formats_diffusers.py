@@ -386,13 +386,13 @@ def test_verify_holds_no_second_copy_of_the_base(tmp_path, monkeypatch):
         p.data_ptr() for m in (trained.model.denoiser, *trained.model.text_encoders.values()) for p in m.parameters()
     }
     seen = []
-    real = verify._predict
+    real = verify.predict
 
     def watched(model):
         seen.append([p for m in (model.denoiser, *model.text_encoders.values()) for p in m.parameters()])
         return real(model)
 
-    monkeypatch.setattr(verify, "_predict", watched)
+    monkeypatch.setattr(verify, "predict", watched)
     verify_lora(trained.attachment, trained.files, trained.state)
     assert len(seen) == 4  # trained, base, and each file
     own = [[p for p in params if p.data_ptr() not in live] for params in seen]

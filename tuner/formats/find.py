@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from .container import read_header
+from .hypernetwork_kind import HypernetworkKind
 from .lora_kind import DIFFUSERS_FILE, LoRAKind
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from .container import Header
     from .file_kind import FileKind
 
-KINDS: Sequence[FileKind] = (LoRAKind(),)
+KINDS: Sequence[FileKind] = (HypernetworkKind(), LoRAKind())
 """Every kind of adapter file, asked in this order. The last claims whatever nobody else did, and names the fault."""
 PICKLES = {".pt", ".bin", ".ckpt", ".pth", ".pkl"}
 """Endings of files that run code when they are loaded."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,11 @@ from ..errors import StorageError, TunerError
 from .container import read_header
 from .load_lora import lora_layers
 from .loaders import quiet_loaders
+from .prediction import predict, undrawn
 from .shadow import shadow_model, strip_adapters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import torch
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 LOADED = "loaded_back"
 """peft's name of the adapter that a file becomes."""
-PROMPTS = ("", "a photo of sks dog, 3 blue cups on a table")
-SIDE = 16
-"""Latent side of the fixed input; SD1.5's deepest block still sees more than one place, so its attention counts."""
-
 FILE_TOLERANCE: Mapping[str, float] = {"F32": 1e-5, "F16": 4e-3, "BF16": 3e-2}
 """Allowed difference of one layer's update, relative to its largest value: some steps of rounding of both factors."""
 COMPUTE_TOLERANCE: Mapping[str, float] = {"torch.float32": 1e-5, "torch.float16": 2e-2, "torch.bfloat16": 1e-1}
@@ -52,11 +48,11 @@ def verify_lora(attachment: LoRAAttachment, files: Sequence[Path], state: Mappin
 
     Raises: StorageError naming the file, the loader and the difference.
     """
-    with _undrawn():
+    with undrawn():
         shadow = shadow_model(attachment.model, state, _parameters(attachment))
-        updates, want = _updates(shadow, ADAPTER), _predict(shadow)
+        updates, want = _updates(shadow, ADAPTER), predict(shadow)
         _strip(shadow)
-        trained = _Trained(attachment, state, updates, want, _predict(shadow))
+        trained = _Trained(attachment, state, updates, want, predict(shadow))
         for file in files:
             if file.suffix == ".safetensors":
                 _verify(trained, shadow, file)
@@ -103,7 +99,7 @@ def _verify(trained: _Trained, base: DiffusionModel, file: Path) -> None:
     for (component, layer), update in trained.updates.items():
         kind = max(dtype, _held_in(_modules(base)[component]), key=FILE_TOLERANCE.__getitem__)
         _compare_update(file, f"{component}.{layer}", found[component, layer], update, kind)
-    _compare_prediction(file, _predict(base), trained, dtype)
+    _compare_prediction(file, predict(base), trained, dtype)
 
 
 def _load(model: DiffusionModel, file: Path) -> None:
@@ -168,7 +164,7 @@ def _rounding(trained: _Trained, dtype: str) -> float:
         drawn = Draws(0).normal(tuple(factor.shape), "verify_rounding", name).clip(-1, 1)
         near[name] = factor * (1 + STEP[dtype] * torch.from_numpy(drawn).to(factor.device))
     attachment = trained.attachment
-    moved = _predict(shadow_model(attachment.model, near, _parameters(attachment)))
+    moved = predict(shadow_model(attachment.model, near, _parameters(attachment)))
     return float((moved - trained.prediction).abs().max())
 
 
@@ -208,44 +204,10 @@ def _update(part: LoraLayer, name: str, component: str, layer: str) -> _Update:
     return _Update(scale * (up @ inner), size, float(inner.abs().sum()) * max(scale, 1.0))
 
 
-def _predict(model: DiffusionModel) -> Tensor:
-    """The prediction on a fixed input, (2, C, h, w) float32 on the CPU; its noise is its own."""
-    import torch
-
-    noise = Draws(0).normal((len(PROMPTS), model.channels, SIDE, SIDE), "verify_noise")
-    device = _device(model.denoiser)
-    with torch.no_grad():
-        cond = model.read(PROMPTS, device)
-        out = model.denoise(torch.from_numpy(noise).to(device), torch.tensor([801.0, 201.0], device=device), cond)
-    return out.float().cpu()
-
-
 def _modules(model: DiffusionModel) -> dict[str, nn.Module]:
     return {model.denoiser_name: model.denoiser, **model.text_encoders}
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
     """Of the frozen weights."""
     return next(p.dtype for name, p in module.named_parameters() if p.is_floating_point() and ".lora_" not in name)
-
-
-@contextlib.contextmanager
-def _undrawn() -> Iterator[None]:
-    """Within it global random numbers may be drawn (peft initialises what it then overwrites); after it none were."""
-    import random
-
-    import numpy as np
-    import torch
-
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    python, legacy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)
