@@ -71,7 +71,7 @@ def accumulate(
     import torch
 
     scale = training.guard.scale
-    sums = {name: torch.zeros_like(scale) for name in training.tally.sums if name.startswith("loss")}
+    sums = {name: torch.zeros_like(scale) for name in training.tally.parts}
     for index, batch in enumerate(micro_batches):
         # Dropout draws from torch's own generator: its state is a function of the step too.
         torch.manual_seed(draws.torch_seed("model", step, processes.rank + index * processes.count))

@@ -97,6 +97,8 @@ class Recipe(Part):
         return []
 
     def _validation_problems(self) -> Sequence[Problem]:
+        if self.validation and self.task.unmeasured:
+            return [("validation", f"task {self.task.key} has none: {self.task.unmeasured}", "value_error")]
         held = (self.validation and self.validation.images) or ()
         if self.data.caption_dropout == 1 and any(source.caption for source in held):
             text = "has no effect with data.caption_dropout: 1, where the model sees no caption"

@@ -26,6 +26,8 @@ class Tally:
     def __init__(self, device: torch.device, names: Sequence[str]) -> None:
         import torch
 
+        self.parts = ("loss", *names)
+        """What a step's micro-batches add up to."""
         self.sums = {name: torch.zeros((), device=device) for name in ("steps", "loss", "grad_norm", *names)}
 
     def add(self, values: Mapping[str, Tensor], found: Tensor) -> None:
@@ -74,7 +76,7 @@ class Training:
         """Fresh optimizer, average and counters for what the attachments train.
 
         Args:
-            parts: names of the losses that the task logs beside the total.
+            parts: names of the numbers that the task logs beside the total.
             scaled: whether the loss is scaled (fp16).
         """
         groups = [group for attachment in attachments for group in attachment.param_groups()]
@@ -86,7 +88,7 @@ class Training:
             train.optimizer.build(groups, train.lr),
             Guard(device, scaled=scaled),
             Average(live, decay=ema.decay, every=ema.every) if ema else None,
-            Tally(device, [f"loss_{name}" for name in parts]),
+            Tally(device, parts),
             tuple(group.lr or train.lr for group in groups),
         )
 
@@ -140,4 +142,4 @@ class Training:
 
 def parts_of(loss: Loss) -> dict[str, Tensor]:
     """A loss's detached numbers by the name they are logged under."""
-    return {"loss": loss.total.detach(), **{f"loss_{name}": value for name, value in loss.parts.items()}}
+    return {"loss": loss.total.detach(), **loss.parts}

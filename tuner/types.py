@@ -69,6 +69,9 @@ class Role:
     name: str
     mirrors: str | None = None
     """The role whose picture, noise and level this one takes, under a caption of its own."""
+    beside: str | None = None
+    """The role that it makes pairs with: its picture i belongs to picture i of that one, and the two are seen under one
+    caption, flip, crop, noise and level."""
 
 
 @dataclass(frozen=True, slots=True)

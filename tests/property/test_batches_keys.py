@@ -53,7 +53,7 @@ class Texts:
         return Cond({"text": torch.zeros(len(captions), 2, 3)})
 
 
-def made(seed=0, *, count=5, extra=(), flip=False, dropout=0.0, needs=NEEDS, share=False, draws=None):
+def made(seed=0, *, count=5, extra=(), flip=False, dropout=0.0, needs=NEEDS, draws=None):
     """Batches of two roles with `count` pictures and those named in `extra`."""
     draws = draws or Draws(seed)
     uids = [f"a{i}" for i in range(count)] + list(extra)
@@ -69,7 +69,7 @@ def made(seed=0, *, count=5, extra=(), flip=False, dropout=0.0, needs=NEEDS, sha
     pictures, texts = Pictures(), Texts()
     sources = (pictures, texts, Recital(dropout, {}))
     roles = (Role("instance"), Role("prior"))
-    return Batches(order, roles, examples, sources, needs, draws, flip=flip, share_noise=share)
+    return Batches(order, roles, examples, sources, needs, draws, flip=flip)
 
 
 def by_visit(batches, steps=12):
@@ -132,11 +132,36 @@ def test_a_step_is_made_alike_at_any_time():
         assert all(torch.equal(one.draws[name], other.draws[name]) for name in NEEDS)
 
 
-def test_a_unit_shares_its_noise_where_the_task_says_so():
-    for share in (False, True):
-        batch = made(2, share=share)[0][0]
-        first, second = (batch.draws["noise"][: len(batch.weight) // 2], batch.draws["noise"][len(batch.weight) // 2 :])
-        assert torch.equal(first, second) == share
+def test_roles_draw_apart():
+    batch = made(2)[0][0]
+    assert not torch.equal(*batch.draws["noise"].chunk(2))
+
+
+@given(st.integers(0, 2**62), st.integers(1, 9))
+@settings(deadline=None, max_examples=10)
+def test_the_two_of_a_pair_share_everything_but_the_picture(seed, count):
+    draws = Draws(seed)
+    examples = {
+        side: [Picture(f"p{i}", ("one", "another"), weight=1.0 + i) for i in range(count)]
+        for side in ("chosen", "rejected")
+    }
+    order = Order(draws, {"chosen": [Entry(e.uid, 1, BUCKETS[0]) for e in examples["chosen"]]}, batch=2, unit_count=4)
+    pictures, texts = Pictures(), Texts()
+    roles = (Role("chosen"), Role("rejected", beside="chosen"))
+    made = Batches(order, roles, examples, (pictures, texts, Recital(0.3, {})), NEEDS, draws, flip=True)
+    for step in range(4):
+        seen = len(pictures.looks)
+        for batch in made[step]:
+            units = len(batch.weight) // 2
+            first, second = slice(seen, seen + units), slice(seen + units, seen := seen + 2 * units)
+            for value in (*batch.draws.values(), batch.latents, batch.weight):
+                assert torch.equal(*value.chunk(2))
+            for one, other in zip(pictures.looks[first], pictures.looks[second], strict=True):
+                assert one.example.uid == other.example.uid
+                assert any(one.example is picture for picture in examples["chosen"])
+                assert any(other.example is picture for picture in examples["rejected"])
+                assert (one.flip, one.ids, one.bucket) == (other.flip, other.ids, other.bucket)
+            assert texts.captions[first] == texts.captions[second]
 
 
 @given(st.integers(1, 3), st.integers(0, 30))

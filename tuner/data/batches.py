@@ -82,7 +82,6 @@ class Batches:
         needs: the objective's draws.
         draws: the run's randomness.
         flip: whether half of the visits see the mirrored picture.
-        share_noise: whether the examples of a unit take the first role's draws.
         process: this process's rank and the number of processes.
     """
 
@@ -96,12 +95,11 @@ class Batches:
         draws: Draws,
         *,
         flip: bool = False,
-        share_noise: bool = False,
         process: tuple[int, int] = (0, 1),
     ) -> None:
         self.order, self.roles, self.examples, self.needs, self.draws = order, tuple(roles), examples, needs, draws
         self.pictures, self.texts, self.recital = sources
-        self.flip, self.share_noise, self.process = flip, share_noise, process
+        self.flip, self.process = flip, process
 
     def __getitem__(self, step: int) -> list[Batch]:
         """This process's micro-batches of a step, on the CPU. Empty where other processes have all of a short step."""
@@ -127,15 +125,14 @@ class Batches:
 
     def _example(self, role: Role, unit: Mapping[str, Visit]) -> tuple[Example, Visit, str]:
         """The example, its visit, and the role that its randomness is keyed by."""
-        home = role.mirrors or role.name
+        home = role.mirrors or role.beside or role.name
         visit = unit[home]
-        return self.examples[home][visit.index], visit, home
+        return self.examples[role.mirrors or role.name][visit.index], visit, home
 
     def _batch(self, micro: MicroBatch, totals: Mapping[str, float]) -> Batch:
         import torch
 
         looks: list[Look] = []
-        noise_ids: list[tuple[str | int, ...]] = []
         captions: list[str] = []
         weights: list[float] = []
         for role in self.roles:
@@ -144,23 +141,19 @@ class Batches:
                 ids = (home, example.uid, visit.epoch, visit.repeat)
                 flip = self.flip and self.draws.uniform("flip", *ids) < 0.5
                 looks.append(Look(example, micro.bucket, flip, ids))
-                noise_ids.append(self._ids_of_first(unit) if self.share_noise else ids)
                 captions.append(self.recital.caption(role, example, self.draws, ids))
                 weights.append(example.weight / totals[role.name])
         posterior = self.pictures.posteriors(looks)
         mean = posterior.mean  # (B, C, h, w)
         shape = tuple(mean.shape[1:])
-        epsilon = self._stack("posterior", Draw("normal", "latent"), shape, [look.ids for look in looks])
+        ids_of_all = [look.ids for look in looks]
+        epsilon = self._stack("posterior", Draw("normal", "latent"), shape, ids_of_all)
         latents = mean + (0.5 * posterior.logvar).exp() * epsilon.to(mean.device)
-        drawn = {name: self._stack(name, draw, shape, noise_ids) for name, draw in self.needs.items()}
+        drawn = {name: self._stack(name, draw, shape, ids_of_all) for name, draw in self.needs.items()}
         text = self.texts(captions)
         if self.recital.encoders:
-            text = self.recital.encoders(text, self.draws, noise_ids)
+            text = self.recital.encoders(text, self.draws, ids_of_all)
         return Batch(latents, drawn, text, torch.tensor(weights, dtype=torch.float32), self.roles)
-
-    def _ids_of_first(self, unit: Mapping[str, Visit]) -> tuple[str | int, ...]:
-        example, visit, home = self._example(self.roles[0], unit)
-        return home, example.uid, visit.epoch, visit.repeat
 
     def _stack(
         self, purpose: str, draw: Draw, shape: tuple[int, ...], ids: Sequence[tuple[str | int, ...]]

@@ -17,7 +17,8 @@ from .listing import FileReader, Given, Listing, Picture, Refused, shown, some
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from .sources import Source
+    from .pair_files import PairListing
+    from .sources import PairSource, Source
 
 EXTRA = "pip install 'diffusion-tuner[data]'"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -51,7 +52,7 @@ def list_rows(source: Source, label: str) -> Listing:
     Raises: TunerError if the extra is missing; DataError for a dataset, split or column that cannot be had.
     """
     assert source.dataset is not None
-    dataset = _with_bytes(_load(source, label), source, label)
+    dataset = _with_bytes(_load(source, label), source, label, "image_column")
     texts = {column: _captions(dataset, source, column, label) for column in source.columns}
     listing = Listing()
     origin = f"{shown(source.dataset)}[{source.split}]"
@@ -73,6 +74,43 @@ def list_rows(source: Source, label: str) -> Listing:
         there = f"there is {some(dataset.column_names)}"
         listing.notes.append(f"{label}: no column {source.caption_column!r} ({there}), so {label}.caption counts")
     return listing
+
+
+def list_row_pairs(source: PairSource, label: str) -> PairListing:
+    """The pairs of `source.dataset`, one a row, in their order.
+
+    Raises: as `list_rows`.
+    """
+    from .pair_files import Pair, PairListing, swapped, ties_note
+
+    dataset = _load(source, label)
+    for key in ("chosen_column", "rejected_column"):
+        dataset = _with_bytes(dataset, source, label, key)
+    texts = _captions(dataset, source, source.caption_column, label)
+    labels = None
+    if source.label_column is not None:
+        _require(dataset, source.label_column, f"{label}.label_column", "the one with the preference, or leave it out")
+        labels = list(dataset.select_columns([source.label_column])[:][source.label_column])
+    result, ties = PairListing(), []
+    origin = f"{shown(str(source.dataset))}[{source.split}]"
+    for row in range(len(dataset)):
+        name = f"{origin} row {row}"
+        try:
+            found = _alternatives(texts[row], source.caption_column) if texts is not None else ()
+            other = swapped(labels[row]) if labels is not None else False
+        except TypeError as error:
+            result.refused.append(Refused(name, str(error)))
+            continue
+        if other is None:
+            ties.append(f"row {row}")
+            continue
+        columns = (source.chosen_column, source.rejected_column)
+        readers = [RowReader(dataset, row, column, f"{name} {column}") for column in columns]
+        chosen, rejected = readers[::-1] if other else readers
+        told = Picture(chosen.name, chosen, captions=found, caption_from="column" if found else "none")
+        result.pairs.append(Pair(name, told, Picture(rejected.name, rejected)))
+    result.notes += ties_note(origin, ties)
+    return result
 
 
 def _alternatives(value: Any, column: str) -> tuple[str, ...]:
@@ -100,21 +138,25 @@ def _captions(dataset: Dataset, source: Source, column: str, label: str) -> list
     )
 
 
-def _with_bytes(dataset: Dataset, source: Source, label: str) -> Dataset:
-    """The dataset with its picture column as encoded bytes, never decoded by anyone but us."""
+def _with_bytes(dataset: Dataset, source: Source, label: str, key: str) -> Dataset:
+    """The dataset with the picture column that `key` of the source names as encoded bytes, decoded by nobody but us."""
     from datasets import Image
 
-    column = source.image_column
-    if column not in dataset.column_names:
-        raise DataError(
-            f"{label}.image_column: the dataset has no column {column!r}; there is {some(dataset.column_names)}",
-            f"set {label}.image_column to the one with the pictures",
-        )
+    column = getattr(source, key)
+    _require(dataset, column, f"{label}.{key}", "the one with the pictures")
     try:
         return dataset.cast_column(column, Image(decode=False))
     except (TypeError, ValueError, KeyError, NotImplementedError) as error:  # pyarrow's errors are kinds of these
         kind = dataset.features[column]
-        raise DataError(f"{label}.image_column: the column {column!r} holds no pictures ({kind})"[:400]) from error
+        raise DataError(f"{label}.{key}: the column {column!r} holds no pictures ({kind})"[:400]) from error
+
+
+def _require(dataset: Dataset, column: str, key: str, wanted: str) -> None:
+    if column not in dataset.column_names:
+        raise DataError(
+            f"{key}: the dataset has no column {column!r}; there is {some(dataset.column_names)}",
+            f"set {key} to {wanted}",
+        )
 
 
 def _load(source: Source, label: str) -> Dataset:

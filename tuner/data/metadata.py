@@ -55,15 +55,15 @@ def read(data: bytes, name: str, *columns: str) -> Table:
     Raises: DataError if no row can be read at all (a .csv that is not UTF-8, or has no file_name).
     """
     table = Table(name)
-    for line, row in _csv_rows(data, table) if name.lower().endswith(".csv") else _json_rows(data, table):
+    for line, row in _csv_rows(data, table) if name.lower().endswith(".csv") else json_rows(data, table):
         table.columns.update(dict.fromkeys(row))
         try:
-            path = _path(row)
+            path = relative_path(row)
             if path in table.rows:
                 first = f"the first is line {table.rows[path].line}"
-                raise _BadRowError(f"a second row for {path} ({first}); several captions go in a list")
-            table.rows[path] = Row(line, {column: _captions(row.get(column), column) for column in columns})
-        except _BadRowError as error:
+                raise BadRowError(f"a second row for {path} ({first}); several captions go in a list")
+            table.rows[path] = Row(line, {column: captions_of(row.get(column), column) for column in columns})
+        except BadRowError as error:
             table.problems.append((line, str(error)))
     return table
 
@@ -73,50 +73,53 @@ def normal(path: str) -> str:
     return unicodedata.normalize("NFC", path)
 
 
-class _BadRowError(ValueError):
-    pass
+class BadRowError(ValueError):
+    """What is wrong with one row."""
 
 
-def _path(row: dict[str, Any]) -> str:
-    value = row.get(KEY)
+def relative_path(row: Mapping[str, Any], key: str = KEY) -> str:
+    """The path under a row's `key`, NFC. Raises: BadRowError where there is none, or it leads out of the folder."""
+    value = row.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise _BadRowError(f"no {KEY}; there is {', '.join(map(repr, row)) or 'nothing'}")
+        raise BadRowError(f"no {key}; there is {', '.join(map(repr, row)) or 'nothing'}")
     path = PurePosixPath(value)
     if path.is_absolute() or ".." in path.parts or value[1:2] == ":" or value.startswith("\\"):
-        raise _BadRowError(f"{KEY} {value!r} leads out of the folder; it must be relative and without ..")
+        raise BadRowError(f"{key} {value!r} leads out of the folder; it must be relative and without ..")
     return normal(str(path))
 
 
-def _captions(value: Any, column: str) -> tuple[str, ...]:
+def captions_of(value: Any, column: str) -> tuple[str, ...]:
+    """The captions that a row's value holds, as written. Raises: BadRowError."""
     if value is None or value == "":
         return ()
     if isinstance(value, str):
         return (value,)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         if len(value) > _MAX_ALTERNATIVES:
-            raise _BadRowError(f"{column!r} holds {len(value)} captions; the limit is {_MAX_ALTERNATIVES}")
+            raise BadRowError(f"{column!r} holds {len(value)} captions; the limit is {_MAX_ALTERNATIVES}")
         return tuple(value)
-    raise _BadRowError(f"{column!r} is a {type(value).__name__}; it must be text or a list of texts")
+    raise BadRowError(f"{column!r} is a {type(value).__name__}; it must be text or a list of texts")
 
 
-def _json_rows(data: bytes, table: Table) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_rows(data: bytes, table: Table) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, row) of each line that holds an object; the others join `table.problems`."""
     # Lines end with \n alone: U+2028 and its like may stand inside a JSON string.
     for number, raw in enumerate(data.split(b"\n"), 1):
         if not raw.strip():
             continue
         try:
             if len(raw) > MAX_ROW_BYTES:
-                raise _BadRowError(f"{len(raw):,} bytes; the limit of a row is {MAX_ROW_BYTES:,}")
+                raise BadRowError(f"{len(raw):,} bytes; the limit of a row is {MAX_ROW_BYTES:,}")
             row = json.loads(captions.decode(raw, "the row"), object_pairs_hook=_no_repeats)
             if not isinstance(row, dict):
-                raise _BadRowError('not a JSON object; a row looks like {"file_name": "a.jpg", "text": "a dog"}')
+                raise BadRowError('not a JSON object; a row looks like {"file_name": "a.jpg", "text": "a dog"}')
         except json.JSONDecodeError as error:
             table.problems.append((number, f"not JSON: {error.msg} (column {error.colno})"))
         except DataError as error:
             table.problems.append((number, error.message.removeprefix("the row: ")))
         except RecursionError:
             table.problems.append((number, "not a row: nested too deeply"))
-        except ValueError as error:  # _BadRowError, and numbers of thousands of digits
+        except ValueError as error:  # BadRowError, and numbers of thousands of digits
             table.problems.append((number, str(error)))
         else:
             yield number, row
@@ -126,7 +129,7 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise _BadRowError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+        raise BadRowError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
     return row
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,10 +49,16 @@ class Prepared:
     held_out: HeldOut | None = None
     """Pictures of the validation."""
 
+    @property
+    def _beside(self) -> set[str]:
+        """Roles that are in the order by the role that they make pairs with."""
+        return {role.name for role in self.roles if role.beside}
+
     def order(self, draws: Draws, *, batch: int, unit_count: int) -> Order:
         entries = {
             role: [Entry(e.uid, e.repeats, self.sizes[role][e.uid]) for e in members]
             for role, members in self.examples.items()
+            if role not in self._beside
         }
         return Order(draws, entries, batch=batch, unit_count=unit_count)
 
@@ -65,7 +71,6 @@ class Prepared:
             recipe.bound_objective.needs(),
             draws,
             flip=recipe.data.flip,
-            share_noise=recipe.task.share_noise,
             process=(processes.rank, processes.count),
         )
 
@@ -163,6 +168,8 @@ def encode(
     names = [role.name for role in roles if not role.mirrors]
     examples = {name: list(found.examples[name]) for name in (*names, held_out.ROLE) if name in found.examples}
     sizes = {role: {e.uid: buckets.size_for(e.size, data) for e in members} for role, members in examples.items()}
+    beside = {role.name: role.beside for role in roles if role.beside}
+    sizes |= {role: sizes[home] for role, home in beside.items()}  # the two of a pair have one uid
     # Held-out pictures always look the same, so that they are cached even where the others are not.
     wanted = [Picture(e, sizes[held_out.ROLE][e.uid], flip=False) for e in examples.get(held_out.ROLE, ())]
     cached = CachedPictures(cache, model.identity("vae"), data.background)
@@ -172,7 +179,7 @@ def encode(
 
         pictures = LivePictures(model, data, draws)
     else:
-        wanted += _every_look({name: examples[name] for name in names}, sizes, flip=data.flip)
+        wanted += _every_look({name: examples[name] for name in names}, sizes, beside, flip=data.flip)
     dropout = None
     if data.encoder_dropout:
         dropout = EncoderDropout(data.encoder_dropout, tuple(model.text_encoders), model.without)
@@ -188,7 +195,7 @@ def encode(
             texts = CachedTexts(cache, encode_captions(model, captions, cache, watcher=watcher, device=device))
     if wanted:
         refused = encode_pictures(model, wanted, cache, background=data.background, watcher=watcher, device=device)
-        _leave_out(examples, {r.name: r.reason for r in refused}, watcher)
+        _leave_out(examples, {r.name: r.reason for r in refused}, beside, watcher)
     apart = None
     if held := examples.pop(held_out.ROLE, None):
         # Captions never drop out of a measurement, unless the run trains without any.
@@ -198,7 +205,11 @@ def encode(
 
 
 def _every_look(
-    examples: Mapping[str, Sequence[Example]], sizes: Mapping[str, Mapping[str, Bucket]], *, flip: bool
+    examples: Mapping[str, Sequence[Example]],
+    sizes: Mapping[str, Mapping[str, Bucket]],
+    beside: Collection[str],
+    *,
+    flip: bool,
 ) -> list[Picture]:
     """Each way in which a picture will be seen."""
     first = next(iter(examples))
@@ -208,7 +219,7 @@ def _every_look(
         for role, members in examples.items()
         for example in members
         # A unit is one tensor: pictures of the other roles are needed in the shape of each bucket of the first.
-        for size in ([sizes[role][example.uid]] if role == first else used)
+        for size in ([sizes[role][example.uid]] if role == first or role in beside else used)
         for flipped in ((False, True) if flip else (False,))
     ]
 
@@ -223,11 +234,22 @@ def _mirrored_captions(recipe: Recipe, roles: Sequence[Role]) -> dict[str, str]:
     return {role.name: str(recipe.sources[role.name][0].caption) for role in roles if role.mirrors}
 
 
-def _leave_out(examples: dict[str, list[Example]], refused: Mapping[str, str], watcher: Watcher) -> None:
+def _leave_out(
+    examples: dict[str, list[Example]], refused: Mapping[str, str], beside: Mapping[str, str], watcher: Watcher
+) -> None:
+    """Take out what is refused, and with a picture the other one of its pair.
+
+    Raises: DataError where a role has none left.
+    """
     for name, reason in refused.items():
         watcher.warn(f"{name}: left out: {reason}")
+    lost = {e.uid for role in {*beside, *beside.values()} for e in examples[role] if e.name in refused}
     for role, members in examples.items():
-        kept = [e for e in members if e.name not in refused]
+        paired = role in beside or role in beside.values()
+        for e in members:
+            if paired and e.uid in lost and e.name not in refused:
+                watcher.warn(f"{e.name}: left out: the other picture of its pair is")
+        kept = [e for e in members if e.name not in refused and not (paired and e.uid in lost)]
         if members and not kept:
             reasons = "\n".join(f"{name}: {reason}" for name, reason in refused.items())
             label = role if role == held_out.ROLE else f"data.{role}"

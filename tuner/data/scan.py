@@ -13,15 +13,16 @@ from . import buckets, captions, held_out
 from .folder import list_pictures, locate
 from .listing import CaptionFrom, Listing, Picture, Refused, count, shown, some
 from .look import Seen, look_at
-from .sources import PriorSource, Source
+from .sources import PairSource, PriorSource, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from ..recipe import Recipe
     from ..sections import DataOptions
     from ..watch import Watcher
+    from .order import Bucket
 
 MAX_ENLARGED = 2.0
 """Pictures that are enlarged more than this are noted."""
@@ -70,7 +71,7 @@ class Scan:
 
 
 @dataclass(frozen=True, slots=True)
-class _CheckedReader:
+class CheckedReader:
     """Reads a picture and makes sure that it is still the one that was scanned."""
 
     read: Callable[[], bytes]
@@ -98,21 +99,25 @@ def scan(recipe: Recipe, *, decode: bool, watcher: Watcher) -> Scan:
     """
     result, faults = Scan(), []
     first = next(iter(recipe.task.sources))
-    roles = [role.name for role in recipe.task.roles(recipe.sources) if not role.mirrors]
-    places: dict[str, tuple[str, Sequence[Source]]] = {name: (f"data.{name}", recipe.sources[name]) for name in roles}
+    mirrored = {role.name for role in recipe.task.roles(recipe.sources) if role.mirrors}
+    places: dict[str, tuple[str, Sequence[Source]]] = {
+        name: (f"data.{name}", given)
+        for name in recipe.task.sources
+        if name not in mirrored and (given := recipe.sources.get(name))
+    }
     if recipe.validation and recipe.validation.images:
         places[held_out.ROLE] = ("validation.images", recipe.validation.images)
-    for role, (key, sources) in places.items():
-        found = result.examples[role] = []
+    for name, (key, sources) in places.items():
         for number, source in enumerate(sources):
             label = key + (f".{number}" if len(sources) > 1 else "")
-            look = _Look(role, source, recipe.data, label, trigger=role in (first, held_out.ROLE))
+            look = SourceLook(name, source, recipe.data, label, trigger=name in (first, held_out.ROLE))
             try:
-                part = look.at(_candidates(source, label), found, decode=decode, watcher=watcher)
+                part = _examined(look, result.examples, decode=decode, watcher=watcher)
             except DataError as error:
                 faults.append(error)
                 continue
-            found += part.examples[role]
+            for role, members in part.examples.items():
+                result.examples.setdefault(role, []).extend(members)
             result.refused += part.refused
             result.notes += part.notes
     if faults:
@@ -148,9 +153,19 @@ def scan_folder(
 
     Raises: DataError as `scan`.
     """
-    look = _Look(role, source, data, label or f"data.{role}", trigger=False)
+    look = SourceLook(role, source, data, label or f"data.{role}", trigger=False)
     listing = list_pictures(folder, look.label, source.caption_column, mix=source.captions)
     return look.at(listing, after, decode=decode, watcher=watcher)
+
+
+def _examined(look: SourceLook, have: Mapping[str, Sequence[Example]], *, decode: bool, watcher: Watcher) -> Scan:
+    """What a source gives each of its roles, beyond the examples that they have."""
+    if isinstance(look.source, PairSource):
+        from .pairs import look_at_pairs
+
+        return look_at_pairs(look, look.source, have, decode=decode, watcher=watcher)
+    listing = _candidates(look.source, look.label)
+    return look.at(listing, have.get(look.role, ()), decode=decode, watcher=watcher)
 
 
 def _candidates(source: Source, label: str) -> Listing:
@@ -165,10 +180,11 @@ def _candidates(source: Source, label: str) -> Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class SourceLook:
     """How the pictures of one source become examples."""
 
     role: str
+    """Or the key of the source, where its pictures play several roles."""
     source: Source
     data: DataOptions
     label: str
@@ -192,15 +208,18 @@ class _Look:
             lines = [f"{self.label}: no picture can be used", *(f"{r.name}: {r.reason}" for r in result.refused)]
             raise DataError("\n".join(lines), "put usable pictures there, or name another folder")
         found = result.examples[self.role]
-        found += self._captioned(seen, remarks)
+        found += self.captioned(seen, remarks)
         self._number(found, after, remarks)
-        self._remark_on_shape(found, remarks)
+        self.remark_on_shape(((e, buckets.size_for(e.size, self.data)) for e in found), remarks)
         result.notes += [f"{self.label}: {note}: {some(names)}" for note, names in remarks.items()]
-        result.notes += self._counts(found)
+        result.notes += self.counts(found)
         return result
 
-    def _captioned(self, seen: Sequence[tuple[Picture, Seen]], remarks: dict[str, list[str]]) -> Iterator[Example]:
-        """Each picture with the captions that count: its .txt, then its row, then the recipe's."""
+    def captioned(self, seen: Sequence[tuple[Picture, Seen]], remarks: dict[str, list[str]]) -> Iterator[Example]:
+        """Each picture with the captions that count: its .txt, then its row, then the recipe's.
+
+        Raises: DataError naming every picture that has none.
+        """
         own = None
         if self.source.caption is not None:
             own, changes = captions.clean(self.source.caption, key := f"{self.label}.caption")
@@ -224,7 +243,7 @@ class _Look:
                 captions=texts,
                 repeats=self.source.repeats,
                 weight=self.source.weight,
-                read=_CheckedReader(picture.read, facts.digest, picture.name),
+                read=CheckedReader(picture.read, facts.digest, picture.name),
                 caption_from=origin,
                 caption_weights=facts.weights,
             )
@@ -243,9 +262,9 @@ class _Look:
                 remarks.setdefault("exact copies of other pictures, each counted", []).append(example.name)
             copies[example.digest] += 1
 
-    def _remark_on_shape(self, found: Iterable[Example], remarks: dict[str, list[str]]) -> None:
-        for example in found:
-            target = buckets.size_for(example.size, self.data)
+    def remark_on_shape(self, found: Iterable[tuple[Example, Bucket]], remarks: dict[str, list[str]]) -> None:
+        """Note what is lost of pictures on their way to the size that each is scaled and cut to."""
+        for example, target in found:
             soft = buckets.scale_to(example.size, target) > MAX_ENLARGED
             cut = buckets.kept(example.size, target) < MIN_KEPT
             sided = self.data.flip and any(_SIDES.search(text) for text in example.captions)
@@ -258,7 +277,8 @@ class _Look:
             for fault in (text for text, true in faults.items() if true):
                 remarks.setdefault(fault, []).append(size)
 
-    def _counts(self, found: Sequence[Example]) -> list[str]:
+    def counts(self, found: Sequence[Example], noun: str = "picture") -> list[str]:
+        """How many there are, and where their captions are from."""
         words = {
             "txt": "from .txt",
             "metadata": "from the metadata file",
@@ -269,7 +289,7 @@ class _Look:
         }
         origins = Counter(example.caption_from for example in found)
         parts = [f"{origins[origin]} {text}" for origin, text in words.items() if origins[origin]]
-        notes = [f"{self.label}: {count(len(found), 'picture')}; captions: {', '.join(parts)}"] if parts else []
+        notes = [f"{self.label}: {count(len(found), noun)}; captions: {', '.join(parts)}"] if parts else []
         empty = [example.name for example in found if not any(example.captions)]
         if empty and self.data.caption_dropout < 1:
             notes.append(f"{self.label}: {count(len(empty), 'caption')} empty: {some(empty)}")

@@ -122,6 +122,41 @@ class PriorSource(Source):
             self.refuse_idle(dict.fromkeys(("guidance", "steps", "seed"), "without generate"))
 
 
+CHOSEN, REJECTED = "chosen", "rejected"
+"""The roles of a pair, and the folders that hold them."""
+
+
+class PairSource(Source):
+    """Pairs of pictures, of which one is preferred: a folder with `chosen` and `rejected` in it, a table, a dataset."""
+
+    path: str | None = None
+    """Folder that holds `chosen/` and `rejected/` (a pair has one name in both), or a .jsonl file whose rows name the
+    two pictures of a pair, relative to the file. Relative to the working directory; ~ is your home."""
+    caption_column: str = "caption"
+    """Column of the dataset, or key of the .jsonl file (of metadata.jsonl in a folder), that holds the caption."""
+    caption: str | None = None
+    """Caption of every pair that has none of its own (a .txt beside its chosen picture, or its row)."""
+    chosen_column: str = "chosen"
+    """Column of the dataset, or key of the .jsonl file, that holds the preferred picture."""
+    rejected_column: str = "rejected"
+    """Column of the dataset, or key of the .jsonl file, that holds the other picture."""
+    label_column: str | None = None
+    """Column or key that says whether the chosen picture is the preferred one: 1 it is, 0 it is the other, 0.5 a tie,
+    which is left out. null takes each row as it is."""
+    repeats: int = Field(default=1, ge=1, le=10_000)
+    """How often each pair is seen in one epoch."""
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    """Weight of these pairs' loss against the others."""
+
+    def _check_place(self) -> None:
+        super()._check_place()
+        self.refuse_idle({"image_column": "on pairs, which have chosen_column and rejected_column"})
+        self.refuse_idle({"captions": "on pairs, which have one caption each"})
+        if self.dataset is None and not str(self.path).lower().endswith(".jsonl"):
+            keys = ("chosen_column", "rejected_column", "label_column")
+            self.refuse_idle(dict.fromkeys(keys, "without a dataset or a .jsonl file"))
+
+
 class HeldOutSource(Source):
     """Pictures that the run is measured on and never learns from."""
 

@@ -23,11 +23,11 @@ class Task(Choice):
 
     sources: ClassVar[Mapping[str, type[Source]]]
     """Keys of the data section that this task reads, and what each holds. The first is required."""
-    share_noise: ClassVar[bool] = False
-    """Whether the examples of a unit get the same noise and level."""
+    unmeasured: ClassVar[str] = ""
+    """Why a loss on held-out pictures says nothing of what this task teaches; empty where it does."""
 
     def logged(self, roles: Sequence[Role]) -> tuple[str, ...]:
-        """Names of the parts of the loss that are logged beside the total."""
+        """Names of the numbers that `loss` gives beside the total, as they are logged."""
         return ()
 
     def needs_teacher(self, data: Sources) -> bool:

@@ -40,7 +40,7 @@ class DreamBooth(Task, name="dreambooth"):
         return wrong
 
     def logged(self, roles: Sequence[Role]) -> tuple[str, ...]:
-        return tuple(role.name for role in roles) if len(roles) > 1 else ()
+        return tuple(f"loss_{role.name}" for role in roles) if len(roles) > 1 else ()
 
     def needs_teacher(self, data: Sources) -> bool:
         return predicted(data)
@@ -62,8 +62,8 @@ class DreamBooth(Task, name="dreambooth"):
         total = sums["instance"]
         if "prior" in sums:
             total = total + self.prior_weight * sums["prior"]
-        logged = self.logged(batch.roles)
-        return Loss(total, {name: sums[name].detach() for name in logged})
+        logged = zip(self.logged(batch.roles), sums.values(), strict=False)  # in the order of the roles
+        return Loss(total, {name: value.detach() for name, value in logged})
 
 
 def predicted(data: Sources) -> bool:
