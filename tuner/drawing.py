@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FOREIGN = ("Stable Diffusion 2", "SDXL")
 """Families that `inspect_file` knows and tuner has no backbone for."""
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+WHOLE = "full"
+"""The kind of file that is no adapter, but a model."""
 MAIN_FAMILY = "sd15"
 """Taken for a base alone, without an adapter that tells."""
 STRENGTH = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)", re.ASCII)
@@ -55,10 +57,12 @@ class Drawing:
     chosen: bool
     """Whether the base was named by the user rather than found."""
     device: str
+    model_facts: Sequence[dict[str, Any]] = ()
+    """What `inspect_file` says of the whole model that is the base, where one was given among the adapters."""
 
     @classmethod
     def plan(cls, adapters: Sequence[Strong], base: str | None, device: str) -> Self:
-        """Find the base that the adapters were trained on.
+        """Find the base that the adapters were trained on; a whole model among them is the base, unless one is named.
 
         Raises: UsageError where it is not known or the adapters disagree; DataError where one cannot be used.
         """
@@ -74,11 +78,17 @@ class Drawing:
         kinds = {fact["backbone"] for fact in facts} or {MAIN_FAMILY}
         if len(kinds) > 1:
             raise UsageError(f"the adapters are for different families: {', '.join(sorted(kinds))}", "use those of one")
+        told, models = facts, []
+        if base is None:
+            base = whole_model(adapters, facts)
+            models = [fact for fact in facts if fact["kind"] == WHOLE]
+            adapters = [a for a, fact in zip(adapters, facts, strict=True) if fact["kind"] != WHOLE]
+            facts = [fact for fact in facts if fact["kind"] != WHOLE]
         model = base if base is not None else common_base(adapters, facts)
         name = kinds.pop()
         kind = cast("type[Backbone]", Backbone.family[name])
-        settings = {"name": name, "model": model, **text_settings(facts, kind.text_settings)}
-        return cls(Backbone.read(settings), list(adapters), facts, base is not None, device)
+        settings = {"name": name, "model": model, **text_settings(told, kind.text_settings)}
+        return cls(Backbone.read(settings), list(adapters), facts, base is not None, device, models)
 
     @property
     def base(self) -> str:
@@ -92,7 +102,7 @@ class Drawing:
     @property
     def resolution(self) -> int:
         """Side that the first adapter was trained at, else the family's own."""
-        known = [fact["resolution"] for fact in self.facts if fact["resolution"]]
+        known = [fact["resolution"] for fact in (*self.model_facts, *self.facts) if fact["resolution"]]
         if known or self.base == "toybox":
             return known[0] if known else 64
         from .formats.families import FAMILIES
@@ -124,6 +134,24 @@ def all_facts(path: Path) -> dict[str, Any]:
         told = inspect_file(file)
         fact |= {key: told[key] for key, value in fact.items() if value is None}
     return fact
+
+
+def whole_model(adapters: Sequence[Strong], facts: Sequence[dict[str, Any]]) -> str | None:
+    """Where the whole model among the adapters lies; None where there is none. Raises: UsageError."""
+    from .formats.find import find_file
+    from .formats.model_kind import pipeline_of
+
+    found = [a for a, fact in zip(adapters, facts, strict=True) if fact["kind"] == WHOLE]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise UsageError("several of these are whole models", "draw with one of them")
+    if found[0].strength != 1:
+        raise UsageError(
+            f"{found[0].path} is a whole model, which has no strength by itself",
+            "name the base that it was trained from, to draw with something between the two: --base MODEL",
+        )
+    return str(pipeline_of(find_file(found[0].path)))
 
 
 def common_base(adapters: Sequence[Strong], facts: Sequence[dict[str, Any]]) -> str:

@@ -92,7 +92,7 @@ def update(training: Training, sums: dict[str, Tensor], *, step: int, max_grad_n
     import torch
 
     guard = training.guard
-    grads = [p.grad for p in training.active() if p.grad is not None]
+    grads = training.gradients()
     norm = guard.check(sums["loss"], grads, step)
     if max_grad_norm is not None:
         clip(grads, norm, max_grad_norm)

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .adapters import Adapter
 from .backbones import Backbone
 from .overrides import dotted
 from .part_types import default_at
@@ -78,13 +79,25 @@ def rehearse(tree: Mapping[str, Any], overridden: Sequence[KeyPath] = ()) -> Reh
         return made
     if isinstance(name, str) and isinstance(made.tree["backbone"], str):
         made.tree["backbone"] = {"name": name}
-    for dotted_key, value in backbone.rehearsal.items():
+    for dotted_key, value in {**backbone.rehearsal, **_presets_of_adapters(made.tree)}.items():
         for path in _places(made.tree, tuple(dotted_key.split("."))):
             if not _touched(path, overridden):
                 _limit(made, path, value, overridden)
     _stand_in(made, overridden)
     _hold_out(made, overridden)
     return made
+
+
+def _presets_of_adapters(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What the recipe's adapters want otherwise than their backbone; of two that disagree, the last."""
+    named = tree.get("adapters")
+    preset: dict[str, Any] = {}
+    for entry in named if isinstance(named, list) else [named]:
+        name = entry.get("name") if isinstance(entry, dict) else entry
+        member = Adapter.family.get(name) if isinstance(name, str) else None
+        if member is not None and issubclass(member, Adapter):
+            preset |= member.rehearsal
+    return preset
 
 
 def _limit(made: Rehearsal, path: KeyPath, value: Any, overridden: Sequence[KeyPath]) -> None:

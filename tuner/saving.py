@@ -43,7 +43,7 @@ class Saver:
     @property
     def rotating(self) -> tuple[str, ...]:
         """Folders of a step that go with its resume state: whole models are too large to keep them all."""
-        return ("adapter",) if any(attachment.whole_models for attachment in self.training.attachments) else ()
+        return ("adapter",) if any(attachment.saves_whole_models for attachment in self.training.attachments) else ()
 
     def rotate(self, step: int) -> None:
         """Finish what a kill left of letting go of old steps. Raises: StorageError."""

@@ -101,6 +101,9 @@ class Train(Part):
     """Shape of the learning rate: constant, linear or cosine, each with `warmup` steps."""
     optimizer: Optimizer = AdamW()
     """How a gradient becomes an update."""
+    optimizer_in_backward: bool = False
+    """Update each weight as soon as its gradient is there, and let go of the gradient: saves a copy of what trains. It
+    can neither clip (set max_grad_norm: null) nor accumulate."""
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     """Gradients longer than this are scaled down to it; null never clips."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -122,6 +125,17 @@ class Train(Part):
             raise ValueError("how long? give steps or epochs")
         if self.steps is not None and self.epochs is not None:
             raise ValueError("steps and epochs are both given; keep one")
+        if self.optimizer_in_backward and self.accumulate > 1:
+            raise ValueError(
+                "optimizer_in_backward with accumulate > 1: each micro-batch would be a step of its own; keep one"
+            )
+        if self.optimizer_in_backward and self.max_grad_norm is not None:
+            raise ValueError(
+                "optimizer_in_backward cannot clip: the norm of all gradients is known when the first are used up; "
+                "set max_grad_norm: null"
+            )
+        if self.optimizer_in_backward and self.precision == "fp16":
+            raise ValueError("optimizer_in_backward cannot scale the loss, as precision: fp16 needs; take bf16 or fp32")
         return self
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .errors import UsageError
 from .optim.ema import Average
 from .optim.guard import Guard
 
@@ -62,6 +63,8 @@ class Training:
     tally: Tally
     peaks: Sequence[float] = field(default=())
     """Peak learning rate of each group."""
+    in_backward: bool = False
+    """Whether the backward pass uses its gradients up."""
 
     @classmethod
     def of(
@@ -78,23 +81,37 @@ class Training:
         Args:
             parts: names of the numbers that the task logs beside the total.
             scaled: whether the loss is scaled (fp16).
+
+        Raises: UsageError where the optimizer cannot do what is asked here.
         """
         groups = [group for attachment in attachments for group in attachment.param_groups()]
+        if train.optimizer_in_backward and scaled:
+            raise UsageError(
+                "train.optimizer_in_backward cannot scale the loss, which fp16 needs and this GPU trains in",
+                "set train.precision: fp32, or optimizer_in_backward: false",
+            )
         live = {name: p for group in groups for name, p in group.params.items()}
         ema = train.ema
         return cls(
             attachments,
             groups,
-            train.optimizer.build(groups, train.lr),
+            train.optimizer.build(groups, train.lr, seed=train.seed, in_backward=train.optimizer_in_backward),
             Guard(device, scaled=scaled),
             Average(live, decay=ema.decay, every=ema.every) if ema else None,
             Tally(device, parts),
             tuple(group.lr or train.lr for group in groups),
+            train.optimizer_in_backward,
         )
 
     def active(self) -> list[nn.Parameter]:
         """Parameters that still train."""
         return [p for group in self.groups for p in group.params.values() if p.requires_grad]
+
+    def gradients(self) -> list[Tensor]:
+        """The gradients of what still trains; where they were used up, one number with their common norm."""
+        if self.in_backward:
+            return self.optimizer.used_up()  # type: ignore[attr-defined]  # what `in_backward` builds has it
+        return [p.grad for p in self.active() if p.grad is not None]
 
     def freeze_pivots(self, step: int, steps: int) -> None:
         """Take groups past their `until` out of the gradient, the norm and the update."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..parts import Choice, Problem
 
@@ -35,6 +35,11 @@ class Count:
 
 class Adapter(Choice):
     """Hyperparameters of a way to make a frozen model trainable."""
+
+    rehearsal: ClassVar[Mapping[str, Any]] = {}
+    """What `--rehearse` sets otherwise than `Backbone.rehearsal`, by key path, such as a learning rate."""
+    saves_whole_models: ClassVar[bool] = False
+    """Whether its files are models, so large that those of a step go when the step's resume state goes."""
 
     @abstractmethod
     def attach(self, model: DiffusionModel, *, keep_base: bool, draws: Draws) -> Attachment:
@@ -79,8 +84,8 @@ class Adapter(Choice):
 class Attachment(ABC):
     """Trainable parameters sitting on a model."""
 
-    whole_models: ClassVar[bool] = False
-    """Whether it saves whole models, so large that those of a step go when the step's resume state goes."""
+    saves_whole_models: ClassVar[bool] = False
+    """As `Adapter.saves_whole_models`."""
 
     @abstractmethod
     def param_groups(self) -> Sequence[ParamGroup]: ...

@@ -37,6 +37,9 @@ Where = str | Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(as
 class Full(Adapter, name="full"):
     """The model itself: learns the most, needs the most memory, and saves a model of the base's size."""
 
+    saves_whole_models = True
+    rehearsal = {"train.lr": 2e-4}
+
     where: Where = "all"
     """Layers of the denoiser: all; a LoRA's sites (cross_attention, attention, attention_mlp, all_linear); a stretch
     (down, middle, up on sd15; image_stream, text_stream on sd35); or a list of names, such as up_blocks.1 or attn2."""
@@ -176,7 +179,7 @@ class FullAttachment(Attachment):
         base: the values before the first step, by parameter; None where nobody will ask for them.
     """
 
-    whole_models = True
+    saves_whole_models = True
 
     def __init__(
         self,

@@ -10,6 +10,8 @@ from ..errors import DataError
 from .container import read_header
 from .hypernetwork_kind import HypernetworkKind
 from .lora_kind import DIFFUSERS_FILE, LoRAKind
+from .model_kind import ModelKind
+from .word_kind import WordKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from .container import Header
     from .file_kind import FileKind
 
-KINDS: Sequence[FileKind] = (HypernetworkKind(), LoRAKind())
+KINDS: Sequence[FileKind] = (HypernetworkKind(), ModelKind(), WordKind(), LoRAKind())
 """Every kind of adapter file, asked in this order. The last claims whatever nobody else did, and names the fault."""
 PICKLES = {".pt", ".bin", ".ckpt", ".pth", ".pkl"}
 """Endings of files that run code when they are loaded."""

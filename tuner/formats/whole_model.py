@@ -10,6 +10,7 @@ from ..backbones.loading import STEMS, read_json, weight_files
 from . import container
 from .compvis import text_key
 from .model_card import write_model_card
+from .model_kind import FOLDER, KIND, TRAINED, ModelKind
 from .original import ORIGINALS
 from .sidecar import write_sidecars
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from ..backbones import DiffusionModel
     from .about import About
 
-FOLDER = "model"
-"""Name of the folder in diffusers' layout."""
 WORDS = (".json", ".txt", ".model")
 """Endings of what belongs to a tokenizer, scheduler or configuration."""
 EMPTY = [None, None]
@@ -198,7 +197,7 @@ def _write_stored(place: Path, model: DiffusionModel, name: str) -> None:
 
 def _header(about: About, trained: Iterable[str]) -> dict[str, str]:
     """Text in the single file's header. Holds no date, no path and no run name, so equal runs give equal bytes."""
-    header = {"format": "pt", "tuner_kind": "full", "tuner_trained": ",".join(sorted(trained))}
+    header = {"format": "pt", KIND: ModelKind.name, TRAINED: ",".join(sorted(trained))}
     if about.metadata == "none":
         return header
     facts: dict[str, Any] = {

@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def _wide(tensor: Tensor) -> Tensor:
+    """A copy in at least float32: an average in bfloat16 would never move."""
+    import torch
+
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
+
+
 class Average:
     """average <- decay x average + (1 - decay) x weights, every `every` steps, from the first on; no warm-up.
 
@@ -19,7 +26,7 @@ class Average:
 
     def __init__(self, live: Mapping[str, Tensor], *, decay: float, every: int) -> None:
         self.live, self.decay, self.every = dict(live), decay, every
-        self.tensors = {name: tensor.detach().clone() for name, tensor in live.items()}
+        self.tensors = {name: _wide(tensor) for name, tensor in live.items()}
 
     def update(self, step: int, found: Tensor) -> None:
         """After step number `step` (from 0). A step that moved nothing (`found` is 1) moves no average."""

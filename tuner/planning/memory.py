@@ -7,7 +7,7 @@ and scale with the area of the pictures. Attention is taken to be computed in ti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ ENCODER_BYTES_A_PIXEL = 128 * 4 * 5
 """Encoder: at its peak five float32 tensors of 128 channels at full size are alive (counted)."""
 DECODER_BYTES_A_PIXEL = 256 * 4 * 4
 """Decoder: three such tensors of 256 channels (counted), and one more for workspaces."""
-STATE_BYTES = 16
-"""Of one trained parameter: value, gradient and the two moments of Adam, each float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +41,8 @@ class Load:
     """Pixels of a sample; 0 draws none."""
     trainable: int
     """Trained parameters."""
+    state: int
+    """Bytes of what training adds to the base: values of adapters, gradients, what the optimizer remembers."""
     ema: bool
     checkpointing: bool
     trains_text: bool
@@ -52,6 +52,10 @@ class Load:
     """Whether latents come from the cache."""
     generates: bool
     """Whether class pictures are drawn first."""
+    held: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of a weight by component, where an adapter chooses that."""
+    kept: int = 0
+    """Parameters that train in place, of which a task with a teacher keeps the base's values, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +91,21 @@ def memory(load: Load, itemsize: int, *, shared: bool) -> Memory:
         itemsize: bytes of one frozen weight: 2 or 4.
         shared: whether the device's memory is the machine's own (CPU, Apple), where the VAE waits for the samples.
     """
-    everything = weights(load, itemsize)
-    denoiser, vae, text = ({key: everything[key]} for key in ("denoiser", "VAE", "text encoder"))
-    state = {"adapter, gradients, optimizer": load.trainable * STATE_BYTES}
+    before, everything = weights(load, itemsize, {}), weights(load, itemsize, load.held)
+    vae = {"VAE": before["VAE"]}
+    text, plain = {"text encoder": before["text encoder"]}, {"denoiser": before["denoiser"]}
+    state = {"gradients, optimizer" if load.held else "adapter, gradients, optimizer": load.state}
+    if copies := copied(load, itemsize):
+        state["16-bit copies while computing"] = copies
+    if load.teacher and load.kept:
+        state["the base's values"] = load.kept * itemsize
     if load.ema:
         state["average of the weights"] = load.trainable * 4
 
     def phase(name: str, held: Mapping[str, int], work: float, what: str = "activations") -> Phase:
         return Phase(name, {**held, what: int(work), "framework": OVERHEAD})
 
-    held = {**denoiser, **(text if load.trains_text else {})}
+    held = {key: everything[key] for key in ("denoiser", *(["text encoder"] if load.trains_text else []))}
     if not load.cached or (shared and load.sample_area):
         held |= vae
     phases = [
@@ -110,18 +119,24 @@ def memory(load: Load, itemsize: int, *, shared: bool) -> Memory:
         ),
     ]
     if load.generates:
-        phases.insert(0, phase("class pictures", {**denoiser, **vae}, drawing(load, load.area, itemsize)))
+        phases.insert(0, phase("class pictures", {**plain, **vae}, drawing(load, load.area, itemsize)))
     if load.sample_area:
         phases.append(phase("sampling", {**held, **vae, **state}, drawing(load, load.sample_area, itemsize)))
     return Memory(itemsize, phases)
 
 
-def weights(load: Load, itemsize: int) -> dict[str, int]:
-    """Bytes of the frozen components; the VAE is always float32."""
-    sizes = dict(load.layout.parameters)
-    vae = sizes.pop("vae") * 4
-    text = sum(sizes.pop(name, 0) for name in load.text_components) * itemsize  # a base may do without one
-    return {"denoiser": sum(sizes.values()) * itemsize, "VAE": vae, "text encoder": text}
+def weights(load: Load, itemsize: int, held: Mapping[str, int]) -> dict[str, int]:
+    """Bytes of the components; the VAE is always float32."""
+    sizes = {name: count * held.get(name, itemsize) for name, count in load.layout.parameters.items()}
+    vae = load.layout.parameters["vae"] * 4
+    text = sum(sizes.get(name, 0) for name in load.text_components)  # a base may do without one
+    denoiser = sum(size for name, size in sizes.items() if name not in (*load.text_components, "vae"))
+    return {"denoiser": denoiser, "VAE": vae, "text encoder": text}
+
+
+def copied(load: Load, itemsize: int) -> int:
+    """Bytes of the narrow copies that a forward pass makes of weights that are kept wider, and that backward needs."""
+    return sum(load.layout.parameters[name] * itemsize for name, held in load.held.items() if held > itemsize)
 
 
 def saved_a_pixel(load: Load, itemsize: int) -> float:

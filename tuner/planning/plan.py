@@ -151,10 +151,11 @@ def plan(
     caches = cache_costs(recipe, layout, buckets, seen, captions, total, held_out=held)
     machine = machine or find_machine(recipe.train)
     load = load_of(recipe, layout, buckets, len(roles), trainable, bool(generate))
+    saved = saved_parameters(recipe, layout)
     in_use = {bucket.size: bucket.pictures for bucket in buckets}
     drawn = (recipe.sample.size or recipe.data.resolution) if recipe.sample.every is not None else None
     sizes = largest_sizes(recipe.data.resolution, in_use, drawn)
-    state = trainable * (8 + (4 if recipe.train.ema else 0))
+    state = resume_bytes(recipe, layout)
     result = Plan(
         title=title(recipe),
         length=total,
@@ -164,7 +165,7 @@ def plan(
         generate=sum(generate.values()),
         caches=caches,
         counts=counts,
-        adapter_bytes={dtype: trainable * itemsize for dtype, itemsize in ITEMSIZES.items()},
+        adapter_bytes={dtype: saved * itemsize for dtype, itemsize in ITEMSIZES.items()},
         save_dtype=recipe.save.dtype,
         state_bytes=state,
         machine=machine,
@@ -173,13 +174,16 @@ def plan(
             "cpu": memory(load, 4, shared=True),
             "here": memory(load, machine.itemsize, shared=machine.shared),
         },
-        places=places(recipe, total, trainable, state, caches[0].bytes, sum(generate.values()), run_dir),
+        places=places(recipe, total, saved, state, caches[0].bytes, sum(generate.values()), run_dir),
         steps_a_second=steps_a_second,
         refused=[(item.name, item.reason) for item in scan.refused],
         notes=[*scan.notes, *beyond_pretraining(layout, sizes)],
         validation=validation_cost(recipe, held, total.units_a_step * len(roles), total),
     )
-    result.refusals.extend([*refusals(result), *beyond_positions(layout, sizes)])
+    if recipe.train.optimizer_in_backward and processes > 1:
+        text = f"gradients of {processes} processes cannot be added up once they are used; start one process"
+        result.refusals.append(f"train.optimizer_in_backward: {text}, or switch it off")
+    result.refusals.extend([*refusals(result), *beyond_positions(recipe, layout, sizes)])
     return result
 
 
@@ -209,10 +213,45 @@ def count(scan: Scan, role: str) -> tuple[int, int]:
     return len(examples), sum(example.repeats for example in examples)
 
 
+def saved_parameters(recipe: Recipe, layout: Layout) -> int:
+    """Numbers in the files of a save: those of the adapters, or of the whole components that train in place."""
+    saved = 0
+    for adapter in recipe.adapters:
+        held = adapter.held_bytes(recipe.backbone, layout)
+        trained = sum(count.parameters for count in adapter.count(recipe.backbone, layout))
+        saved += sum(layout.parameters[name] for name in held) if held else trained
+    return saved
+
+
+def held_of(recipe: Recipe, layout: Layout) -> dict[str, int]:
+    """`Adapter.held_bytes` of all adapters."""
+    return {name: size for a in recipe.adapters for name, size in a.held_bytes(recipe.backbone, layout).items()}
+
+
+def training_bytes(recipe: Recipe, layout: Layout) -> tuple[int, int]:
+    """Bytes that training adds to the base in memory, and the number of parameters that train in place."""
+    state, kept = 0.0, 0
+    for adapter in recipe.adapters:
+        held = adapter.held_bytes(recipe.backbone, layout)
+        trained = sum(count.parameters for count in adapter.count(recipe.backbone, layout))
+        size = max(held.values(), default=4)
+        gradient = 0 if recipe.train.optimizer_in_backward else size  # each leaves as soon as it was used
+        state += trained * ((0 if held else 4) + gradient + recipe.train.optimizer.bytes_a_parameter)
+        kept += trained if held else 0
+    return int(state), kept
+
+
+def resume_bytes(recipe: Recipe, layout: Layout) -> int:
+    """Bytes of what the optimizer remembers and of the average, in memory and in a resume state."""
+    trained = sum(c.parameters for adapter in recipe.adapters for c in adapter.count(recipe.backbone, layout))
+    return int(trained * (recipe.train.optimizer.bytes_a_parameter + (4 if recipe.train.ema else 0)))
+
+
 def load_of(
     recipe: Recipe, layout: Layout, buckets: Sequence[Bucket], roles: int, trainable: int, generates: bool
 ) -> Load:
     side = recipe.data.resolution
+    state, kept = training_bytes(recipe, layout)
     sample = recipe.sample.size or side
     return Load(
         layout=layout,
@@ -221,25 +260,30 @@ def load_of(
         area=max([bucket.size[0] * bucket.size[1] for bucket in buckets], default=side * side),
         sample_area=sample * sample if recipe.sample.every is not None and recipe.sample.prompts else 0,
         trainable=trainable,
+        state=state,
         ema=recipe.train.ema is not None,
         checkpointing=recipe.train.gradient_checkpointing,
         trains_text=any(adapter.trains_text() for adapter in recipe.adapters),
         teacher=recipe.task.needs_teacher(recipe.sources),
         cached=recipe.data.cache == "disk",
         generates=generates,
+        held=held_of(recipe, layout),
+        kept=kept,
     )
 
 
 def places(
-    recipe: Recipe, total: Length, trainable: int, state: int, cache_bytes: int, generate: int, run_dir: Path | None
+    recipe: Recipe, total: Length, saved: int, state: int, cache_bytes: int, generate: int, run_dir: Path | None
 ) -> list[disk.Place]:
     """What the run directory and the cache will take, at most."""
     from ..cache_root import cache_root
 
-    files = trainable * ITEMSIZES[recipe.save.dtype] * 2  # two formats
+    files = saved * ITEMSIZES[recipe.save.dtype] * 2  # two formats
     saves = visits_of(recipe.save.every, total) + 1
     states = min(recipe.save.keep, saves) + 1  # one more while the newest is written
-    in_run = {"resume states": states * (trainable * 4 + state), "adapter files": (saves + 1) * files}
+    whole = any(adapter.saves_whole_models for adapter in recipe.adapters)  # whose files go with the states
+    what = "models" if whole else "adapter files"
+    in_run = {"resume states": states * (saved * 4 + state), what: ((states if whole else saves) + 1) * files}
     if recipe.sample.every is not None and recipe.sample.prompts:
         side = recipe.sample.size or recipe.data.resolution
         drawn = (visits_of(recipe.sample.every, total) + 1) * len(recipe.sample.prompts)

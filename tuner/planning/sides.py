@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..backbones.base import Layout
+    from ..recipe import Recipe
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -25,19 +26,28 @@ def largest_sizes(resolution: int, buckets: Mapping[Size, int], sample: int | No
     return found | ({"sample.size": (sample, sample)} if sample else {})
 
 
-def beyond_positions(layout: Layout, sizes: Mapping[str, Size]) -> list[str]:
+def beyond_positions(recipe: Recipe, layout: Layout, sizes: Mapping[str, Size]) -> list[str]:
     """Why pictures of these sizes cannot be placed, one line a key.
 
-    The paper's table (Esser et al. 2024, sec. 5.3.2) can be extended and interpolated, but a model has to be trained
-    whole to read the new entries, and a LoRA file has no place for them.
+    The paper's table (Esser et al. 2024, sec. 5.3.2) can be extended, but a model has to be trained whole to read the
+    new entries, and a LoRA file has no place for them.
     """
-    most = layout.max_side_px
-    return [
-        f"{key}: pictures of {width} x {height} px, but the positions of this model end at {most} px a side; to extend "
-        f"them takes training of the whole model, so an adapter cannot; lower {key}"
-        for key, (width, height) in sizes.items()
-        if most is not None and max(width, height) > most
-    ]
+    if layout.max_side_px is None:
+        return []
+    most = max(layout.max_side_px, *(adapter.longest_side() or 0 for adapter in recipe.adapters))
+    whole = any(adapter.saves_whole_models for adapter in recipe.adapters)
+    lines = []
+    for key, (width, height) in sizes.items():
+        longest = max(width, height)
+        advice = (
+            f"set max_side_px: {longest} of the adapter to extend them, or lower {key}"
+            if whole
+            else f"to extend them takes training of the whole model, so an adapter cannot; lower {key}"
+        )
+        if longest > most:
+            text = f"pictures of {width} x {height} px, but the positions of this model end at {most} px a side"
+            lines.append(f"{key}: {text}; {advice}")
+    return lines
 
 
 def beyond_pretraining(layout: Layout, sizes: Mapping[str, Size]) -> list[str]:
