@@ -18,6 +18,7 @@ slow:            ## full lengths: a hundred kills, thousands of bad inputs
 	$(PY) -m pytest -m slow --timeout 5400
 golden:          ## rewrite the golden loss curves; review the difference
 	$(PY) tests/golden/rewrite.py
-schema:          ## rewrite docs/recipe.schema.json and docs/recipe.md
+schema:          ## rewrite the pages of docs/ that are made from the types
 	$(PY) -m tuner schema > docs/recipe.schema.json
 	$(PY) docs/recipe_page.py > docs/recipe.md
+	$(PY) docs/combinations_page.py > docs/combinations.md

@@ -111,8 +111,8 @@ def test_links_of_the_documents_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_the_page_of_keys_is_current():
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "docs/recipe_page.py")], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == (ROOT / "docs/recipe.md").read_text(), "run `make schema`"
+@pytest.mark.parametrize("page", ["recipe", "combinations"])
+def test_the_pages_made_from_the_types_are_current(page):
+    maker = [sys.executable, str(ROOT / f"docs/{page}_page.py")]
+    done = subprocess.run(maker, capture_output=True, text=True, check=True)
+    assert done.stdout == (ROOT / f"docs/{page}.md").read_text(), "run `make schema`"
