@@ -41,6 +41,10 @@ def account(
 
     first = next(iter(ready.prepared.examples))
     sizes = sorted(ready.prepared.sizes[first].values())
+    found = ready.prepared.examples
+    others = [
+        role.name for role in ready.prepared.roles if role.name in found and role.name != first and not role.beside
+    ]
     recipe_text = scrubbed_yaml(recipe)
 
     def about(step: int) -> About:
@@ -52,7 +56,7 @@ def account(
                 "max_steps": steps,
                 "epoch": round(step / order.steps_per_epoch, 3),
                 "images": len(ready.prepared.examples[first]),
-                "prior_images": sum(len(m) for role, m in ready.prepared.examples.items() if role != first),
+                "prior_images": sum(len(ready.prepared.examples[role]) for role in others),
                 "buckets": {f"{w}x{h}": sizes.count((w, h)) for w, h in sorted(set(sizes))},
                 "tags": {
                     role: count_tags(c for e in m for c in e.captions) for role, m in ready.prepared.examples.items()

@@ -15,6 +15,13 @@ CLASS = "mushroom"
 STYLED = "{} in sks style"
 """What is said of a thing in the bundled style."""
 
+LIKED = ("house", "star", "fish", "flower")
+"""What the bundled pairs show."""
+PREFERRED = "green"
+"""The colour of every chosen picture."""
+PLAINLY = "a photo of a {}"
+"""What is said of both pictures of a pair: nothing of the colour."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
@@ -37,5 +44,8 @@ BUNDLES: Mapping[str, Bundle] = {
         PLACE / "images", {"images": STYLED.format("a picture")}, (STYLED.format("a house"), "a photo of a house")
     ),
     "prior": Bundle(PLACE / "prior", {}),
+    "pairs": Bundle(
+        PLACE / "pairs", {"pairs": PLAINLY.format("thing")}, (PLAINLY.format(LIKED[0]), PLAINLY.format(LIKED[1]))
+    ),
 }
 """By the role of a recipe's data."""

@@ -1,4 +1,4 @@
-"""The pictures that ship: a subject, a style, and plain things of the subject's class."""
+"""The pictures that ship: a subject, a style, plain things of the subject's class, and pairs that prefer a colour."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...draws import Draws
 from .. import bundled, world
-from ..scenes import Scene, Thing
+from ..scenes import BACKGROUNDS, COLOURS, Scene, Thing, shows
 from . import pictures
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 SIDE = 256
-PHOTOS, STYLED, PLAIN = 5, 16, 12
+PHOTOS, STYLED, PLAIN, PAIRS = 5, 16, 12, 12
 SUBJECT_SEED, STYLE_SEED = 85, 3
 
 
@@ -29,6 +29,25 @@ def write(folder: Path) -> None:
         _save(folder / "images" / f"{index:02}.png", picture, caption)
     for index in range(PLAIN):
         _save(folder / "prior" / f"{index:02}.png", world.render(_plain(index), SIDE))
+
+    for index in range(PAIRS):
+        for side, scene in pair(index).items():
+            _save(folder / "pairs" / side / f"{index:02}.png", world.render(scene, SIDE))
+        caption = bundled.PLAINLY.format(bundled.LIKED[index % len(bundled.LIKED)])
+        _write(folder / "pairs" / "chosen" / f"{index:02}.txt", caption)
+
+
+def pair(index: int, preferred: str = bundled.PREFERRED) -> dict[str, Scene]:
+    """One thing in one place, chosen in the preferred colour and rejected in another; no caption tells the colour."""
+    rng = Draws(pictures.SEED).generator("toybox", "pair", index)
+    other = str(rng.choice([colour for colour in COLOURS if colour != preferred]))
+    background = str(rng.choice([b for b in BACKGROUNDS if shows(preferred, b) and shows(other, b)]))
+    scale, x, y, turn = 0.5 + 0.15 * rng.random(), *(0.5 + rng.uniform(-0.08, 0.08, 2)), rng.uniform(-12, 12)
+    kind = bundled.LIKED[index % len(bundled.LIKED)]
+    return {
+        side: Scene((Thing(kind, colour, None, float(scale), (float(x), float(y)), float(turn)),), background)
+        for side, colour in (("chosen", preferred), ("rejected", other))
+    }
 
 
 def _plain(index: int) -> Scene:
@@ -45,4 +64,8 @@ def _save(path: Path, picture: Picture, caption: str | None = None) -> None:
 
     picture.quantize(64, dither=Image.Dither.NONE).convert("RGB").save(path, optimize=True)
     if caption is not None:
-        path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8", newline="\n")
+        _write(path.with_suffix(".txt"), caption)
+
+
+def _write(path: Path, caption: str) -> None:
+    path.write_text(caption + "\n", encoding="utf-8", newline="\n")
