@@ -13,7 +13,21 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .commands import cache, doctor, evaluate, export, faults, generate, inspect, quickstart, recipes, run, runs, study
+from .commands import (
+    cache,
+    doctor,
+    evaluate,
+    export,
+    faults,
+    generate,
+    import_file,
+    inspect,
+    quickstart,
+    recipes,
+    run,
+    runs,
+    study,
+)
 
 OVERVIEW = """\
 tuner teaches Stable Diffusion a subject or a style, and writes a file that diffusers, A1111 and ComfyUI load.
@@ -71,6 +85,7 @@ app.command("cp", rich_help_panel=LOOK)(recipes.cp)
 app.command("generate", rich_help_panel=USE)(generate.generate)
 app.command("eval", rich_help_panel=USE)(evaluate.evaluate)
 app.command("export", rich_help_panel=USE)(export.export)
+app.command("import", rich_help_panel=USE)(import_file.import_file)
 app.command("inspect", rich_help_panel=USE)(inspect.inspect)
 app.add_typer(cache.app, name="cache", rich_help_panel=CARE)
 app.command("doctor", rich_help_panel=CARE)(doctor.doctor)

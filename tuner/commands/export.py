@@ -1,4 +1,4 @@
-"""`export`: an adapter file with another tool's keys."""
+"""`export`: an adapter file as another tool reads it."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from ..errors import UsageError
 from .arguments import AsJson
 from .output import emit
 
-STYLES = ("diffusers", "kohya")
-
 
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file, an adapter folder or a run.")],
-    to: Annotated[str, typer.Option(help="Whose keys: kohya (sd-scripts, ComfyUI, A1111) or diffusers.")],
+    to: Annotated[
+        str,
+        typer.Option(help="For a LoRA: kohya (sd-scripts, ComfyUI, A1111) or diffusers; for a hypernetwork: a1111."),
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Default: <name>_<to>.safetensors, here.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Default: <name>_<to>.safetensors or <name>.pt, here."),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Write a LoRA with the keys of another tool: the same update, read back and compared."""
+    """Write an adapter as another tool reads it, read back and compared."""
     from ..console import Console
-    from ..formats.convert import convert
-    from ..formats.find import find_file, name_of
+    from ..formats.container import read_header
+    from ..formats.find import KINDS, find_file, kind_of, name_of
 
-    if to not in STYLES:
-        raise UsageError(f"--to {to!r} is no kind of keys", f"there is {', '.join(STYLES)}")
-    out = out or Path(f"{name_of(find_file(file))}_{to}.safetensors")
-    if out.suffix != ".safetensors":
-        raise UsageError(f"--out {out} does not end in .safetensors", "no other format is written")
-    made = convert(file, to, out.expanduser())  # type: ignore[arg-type]
-    warnings = []
-    if to == "kohya" and not made.family.kohya_in_diffusers:
-        warnings.append(
-            f"DIFFUSERS IGNORES THIS FILE: load_lora_weights passes over kohya's keys of {made.family.label} with no "
-            f"more than a warning and changes nothing. For diffusers take {made.source.name}, which you have"
-        )
-    if made.widened:
-        warnings.append(f"{made.widened} tensors are fp32 now: in 16 bit their scale would have been rounded")
+    known = list(dict.fromkeys(word for kind in KINDS for word in kind.exports))
+    if to not in known:
+        raise UsageError(f"--to {to!r} is no kind of keys", f"there is {', '.join(known)}")
+    source = find_file(file)
+    kind = kind_of(read_header(source))
+    if to not in kind.exports:
+        own = f"it is written for {', '.join(kind.exports)}" if kind.exports else "it is loaded as it is"
+        raise UsageError(f"{source} is {kind.label}, which is not written for {to}", own)
+    default = Path(f"{name_of(source)}{kind.exports[to]}")
+    out = out or default
+    if out.suffix != default.suffix:
+        raise UsageError(f"--out {out} does not end in {default.suffix}", "no other format is written")
+    made = kind.export(source, to, out.expanduser())
     console = Console(sys.stderr if as_json else sys.stdout)
     try:
-        for warning in warnings:
+        for warning in made.warnings:
             console.warn(warning)
         if not as_json:
-            counts = ", ".join(f"{count} in the {component}" for component, count in made.layers.items())
-            console.say(f"{made.file}: the keys of {to}, {counts}; read back, the update is the same")
+            console.say(f"{made.file}: {made.said}")
     finally:
         console.close()
     if as_json:
-        emit({"file": made.file, "source": made.source, "format": to, "layers": made.layers, "warnings": warnings})
+        emit({"file": made.file, "source": made.source, "format": to, **made.facts, "warnings": list(made.warnings)})
     return 0

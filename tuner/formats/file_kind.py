@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..errors import UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from .container import Header
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A file in another tool's format."""
+
+    file: Path
+    source: Path
+    said: str
+    """What is in it and how that was shown, in a line."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What `--json` tells besides."""
+    warnings: Sequence[str] = ()
 
 
 class FileKind(ABC):
@@ -21,6 +37,11 @@ class FileKind(ABC):
     """As in a recipe's `adapters`: lora, textual_inversion, hypernetwork."""
     label: ClassVar[str]
     """What people call such a file, with its article."""
+    scales: ClassVar[bool] = True
+    """Whether it acts at other strengths than 1; a word is known or it is not."""
+
+    exports: ClassVar[Mapping[str, str]] = {}
+    """For whom `tuner export` writes it, and what follows the adapter's name in that file's."""
 
     @abstractmethod
     def claims(self, header: Header) -> bool:
@@ -52,3 +73,15 @@ class FileKind(ABC):
         Raises: DataError where the file is broken or does not fit; UsageError where the name is taken or the strength
             means nothing to this kind. The pipeline is as it was then.
         """
+
+    def export(self, file: Path, to: str, out: Path) -> Exported:
+        """Write the file as another tool reads it, and read that back.
+
+        Args:
+            to: a key of `exports`.
+            out: a file that is not there yet.
+
+        Raises: DataError where the file is broken; UsageError where it is that tool's already, or `out` is there;
+            StorageError where what was written is not what was read.
+        """
+        raise UsageError(f"{file}: {self.label} is not written for other tools", "it is loaded as it is")

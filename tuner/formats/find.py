@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from .container import read_header
+from .hypernetwork import ENDING
 from .hypernetwork_kind import HypernetworkKind
 from .lora_kind import DIFFUSERS_FILE, LoRAKind
 from .model_kind import ModelKind
@@ -72,5 +73,6 @@ def _in_folder(folder: Path) -> list[Path]:
 def name_of(file: Path) -> str:
     """What to call the adapter in a file: the file's own name, or the run's where a run gave it none of its own."""
     folders = [part.name for part in file.resolve().parents if part.name != "adapter"]
-    stem = folders[0] if file.name == DIFFUSERS_FILE and folders else file.stem
+    own = file.name.removesuffix(ENDING) if file.name.endswith(ENDING) else file.stem
+    stem = folders[0] if file.name == DIFFUSERS_FILE and folders else own
     return re.sub(r"\W+", "_", stem).strip("_") or "adapter"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .container import read_header
 from .families import FAMILIES
-from .file_kind import FileKind
+from .file_kind import Exported, FileKind
 from .hypernetwork import PREFIX, WORDS, describe, to_words
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class HypernetworkKind(FileKind):
 
     name = "hypernetwork"
     label = "a hypernetwork"
+    exports = {"a1111": ".pt"}
 
     def claims(self, header: Header) -> bool:
         return WORDS in header.metadata or any(key.startswith(PREFIX) for key in header.tensors)
@@ -48,6 +50,14 @@ class HypernetworkKind(FileKind):
         from .load_hypernetwork import load_hypernetwork
 
         return load_hypernetwork(pipe, file, header, strength, name)
+
+    def export(self, file: Path, to: str, out: Path) -> Exported:
+        from .hypernetwork_pt import export_pt
+
+        made = export_pt(file, read_header(file), out)
+        widths = ", ".join(map(str, made.found.widths))
+        said = f"a hypernetwork as A1111 and ComfyUI read it, widths {widths}; read back, every number is the same"
+        return Exported(made.file, file, said, {"sizes": list(made.found.widths)}, made.warnings)
 
 
 def loads_in(family: str) -> dict[str, str]:

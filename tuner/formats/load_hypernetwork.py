@@ -53,12 +53,12 @@ def load_hypernetwork(
 
 
 def _require_free(denoiser: nn.Module, component: str, name: str) -> None:
-    """Raises: UsageError where the denoiser has an adapter of this name."""
+    """Raises: UsageError where the denoiser has a hypernetwork of this name. A LoRA may share it, as one adapter."""
     from ..nn.key_value_hooks import chain_of
 
     chain = chain_of(denoiser)
-    if name in vars(denoiser).get("peft_config", {}) or (chain is not None and name in chain.members):
-        raise UsageError(f"the pipeline's {component} has an adapter named {name!r}", "give another `name`")
+    if chain is not None and name in chain.members:
+        raise UsageError(f"the pipeline's {component} has a hypernetwork named {name!r}", "give another `name`")
 
 
 def _require_weights(file: Path, denoiser: nn.Module) -> None:

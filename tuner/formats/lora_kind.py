@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from .families import FAMILIES, TURNED_IN_COMFY, turned_in_comfy
-from .file_kind import FileKind
+from .file_kind import Exported, FileKind
 from .kinds import JOINT_WIDTHS, WIDTHS, Found, cross_width, joint_width, recognise
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class LoRAKind(FileKind):
 
     name = "lora"
     label = "a LoRA"
+    exports = {"kohya": "_kohya.safetensors", "diffusers": "_diffusers.safetensors"}
 
     def claims(self, header: Header) -> bool:
         return True  # the last in the table: `recognise` names what is wrong with a file that is none
@@ -43,6 +44,22 @@ class LoRAKind(FileKind):
         from .load_lora import load_lora
 
         return load_lora(pipe, file, header, strength, name)
+
+    def export(self, file: Path, to: str, out: Path) -> Exported:
+        from .convert import convert
+
+        made = convert(file, to, out)  # type: ignore[arg-type]
+        warnings = []
+        if to == "kohya" and not made.family.kohya_in_diffusers:
+            warnings.append(
+                f"DIFFUSERS IGNORES THIS FILE: load_lora_weights passes over kohya's keys of {made.family.label} with "
+                f"no more than a warning and changes nothing. For diffusers take {made.source.name}, which you have"
+            )
+        if made.widened:
+            warnings.append(f"{made.widened} tensors are fp32 now: in 16 bit their scale would have been rounded")
+        counts = ", ".join(f"{count} in the {component}" for component, count in made.layers.items())
+        said = f"the keys of {to}, {counts}; read back, the update is the same"
+        return Exported(made.file, made.source, said, {"layers": made.layers}, warnings)
 
 
 def _facts(file: Path, header: Header, found: Found) -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""The one place that reads a pickle, for an explicit import alone: numbers and texts come out, and no code runs."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_BYTES = 4 * 2**30
+"""Files above this are refused before they are read."""
+
+_HINT = "nothing was run; ask its maker for a .safetensors file"
+
+
+def read_pickle(path: Path) -> Any:
+    """What a file of `torch.save` holds, its tensors on the CPU.
+
+    torch's weights-only reader builds tensors, containers, numbers and texts, and refuses every other name in the file
+    before anything of that name is looked up.
+
+    Raises: DataError where the file is broken, too large, or asks for anything else.
+    """
+    import pickle
+
+    import torch
+
+    _check_size(path)
+    # what torch's reader, its zip reader and its own interpreter of pickles let through for damaged files
+    faults = (
+        pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, IndexError,
+        AttributeError, AssertionError, OverflowError, MemoryError, NotImplementedError, RecursionError,
+    )  # fmt: skip
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except faults as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise DataError(f"{path}: cannot be read without running what it asks for: {first}", _HINT) from error
+
+
+def _check_size(path: Path) -> None:
+    """Raises: DataError where there is no file, or it is larger than any that is meant, packed or not."""
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise DataError(f"{path}: is a folder, not a file")
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise DataError(f"{path}: is compressed, which torch never does", _HINT)
+            size = max(size, sum(entry.file_size for entry in entries))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    if size > MAX_BYTES:
+        raise DataError(f"{path}: holds {size:,} bytes; at most {MAX_BYTES:,} are read")
