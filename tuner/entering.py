@@ -27,10 +27,15 @@ def refuse_finished(place: RunDir, recipe: Recipe, state: State | None) -> None:
     train = recipe.train
     # How many steps the epochs are, only the data tells.
     longer = train.epochs is not None or (train.steps is not None and train.steps > state.step)
-    if train.schedule.needs_total or not longer:
+    if reason := recipe.length_matters:
+        raise UsageError(
+            f"{place.path} is finished, at step {state.step}, and cannot be made longer: {reason}",
+            "start over with --new (or another --run-dir)",
+        )
+    if not longer:
         raise UsageError(
             f"{place.path} is finished, at step {state.step}",
-            "raise train.steps to train longer (where the schedule does not depend on it), or start over with --new",
+            "raise train.steps to train longer, or start over with --new",
         )
 
 

@@ -30,8 +30,8 @@ def identity(
     train = tree["train"]
     train.pop("device")
     train["precision"] = precision
-    if not recipe.train.schedule.needs_total:
-        # A longer run is the same run going on, where no rate depends on the length.
+    if not recipe.length_matters:
+        # A longer run is the same run going on, where no rate and no pivot depends on the length.
         for key in ("steps", "epochs"):
             train.pop(key)
     for key in ("model", "revision"):

@@ -197,6 +197,9 @@ class Preparing:
         if lines:
             shown = "\n".join(f"  {line}" for line in lines[:20])
             more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
+            length = any(line.startswith(("recipe.train.steps", "recipe.train.epochs")) for line in lines)
+            if length and (reason := self.recipe.length_matters):
+                more += f"\n  (its length is part of what it is: {reason})"
             raise UsageError(
                 f"{self.place.path} was started differently:\n{shown}{more}",
                 "undo these changes to go on, or start over with --new (or another --run-dir)",

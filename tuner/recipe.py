@@ -72,6 +72,14 @@ class Recipe(Part):
         """The objective that the run uses."""
         return self.objective or self.backbone.objective()
 
+    @property
+    def length_matters(self) -> str:
+        """Why a run of this recipe cannot be made longer once it began; empty where it can."""
+        if self.train.schedule.needs_total:
+            return f"its learning rate follows a {self.train.schedule.key} schedule over the whole run"
+        pivots = [adapter.key for adapter in self.adapters if adapter.needs_total()]
+        return f"the pivot of its {pivots[0]} lies at a share of the whole run" if pivots else ""
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
         problems = [

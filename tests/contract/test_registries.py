@@ -61,8 +61,8 @@ def fresh(backbone: Backbone):
     return model
 
 
-def make_batch(model, objective, roles) -> Batch:
-    """Random draws and real tokens; a mirrored role repeats the first block."""
+def make_batch(model, objective, roles, taught=()) -> Batch:
+    """Random draws and real tokens, the words that are taught among them; a mirrored role repeats the first block."""
     g = torch.Generator().manual_seed(7)
     side = 64 // model.factor
     count = UNITS * len(roles)
@@ -79,7 +79,7 @@ def make_batch(model, objective, roles) -> Batch:
     if any(role.mirrors for role in roles):
         latents = latents[:UNITS].repeat(len(roles), 1, 1, 1)
         draws = {n: torch.cat([d[:UNITS]] * len(roles)) for n, d in draws.items()}
-    words = [f"a photo of a {['dog', 'cat'][i]}" for i in range(len(roles)) for _ in range(UNITS)]
+    words = [" ".join(["a photo of a", ["dog", "cat"][i], *taught]) for i in range(len(roles)) for _ in range(UNITS)]
     return Batch(latents, draws, model.tokenize(words), torch.full((count,), 1 / UNITS), tuple(roles))
 
 
@@ -100,7 +100,7 @@ def start(backbone, adapter, task, data, objective=None):
     roles = task.roles(data)
     student = Student(model, [attachment], objective.bind(model.scheduler, CPU))
     training = Training.of([attachment], Train(steps=4, lr=1e-3), CPU, task.logged(roles), scaled=False)
-    return student, training, make_batch(model, objective, roles)
+    return student, training, make_batch(model, objective, roles, adapter.words())
 
 
 def train(task, student, training, batch, steps=2):
@@ -167,16 +167,20 @@ class TestAdapters:
         task = Task.read("finetune")
         student, training, batch = start(backbone, adapter, task, {"images": (Source(path="x"),)})
         base = fresh(backbone)
-        train(task, student, training, batch)
         noised = student.objective.corrupt(batch)
+        old = base.tokenize(["a photo of a dog"] * UNITS)  # of a word that it is taught the base knows no id
         with torch.no_grad():
-            plain = base.denoise(noised.x_t, noised.timestep, base.encode_text(batch.text))
+            plain = base.denoise(noised.x_t, noised.timestep, base.encode_text(old))
+            untrained = student.predict(noised, batch.text)
+        train(task, student, training, batch)
+        with torch.no_grad():
             learned = student.predict(noised, batch.text)
         with student.teacher():
             taught = student.predict(noised, batch.text)
             assert not taught.requires_grad
-        assert torch.equal(plain, taught)
-        assert (plain - learned).abs().max() > 1e-5
+            assert torch.equal(plain, student.predict(noised, old))
+        assert torch.equal(untrained, taught)
+        assert (untrained - learned).abs().max() > 1e-5
         assert torch.equal(student.predict(noised, batch.text), learned), "and it is back afterwards"
 
     def test_what_it_saves_brings_it_back(self, backbone, adapter):

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from . import new_words
 from .loading import read_json
 
 if TYPE_CHECKING:
@@ -65,14 +66,16 @@ def fingerprint(tokenizer: CLIPTokenizer) -> str:
 def token_rows(tokenizer: Any, prompts: Sequence[str], length: int) -> tuple[list[list[int]], list[str]]:
     """Ids of each prompt, start and end marks around them, padded to `length`; and the text that did not fit."""
     rows, cut = [], []
-    for prompt in prompts:
+    for given in prompts:
+        prompt = new_words.spread(tokenizer, given)
         found = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids, offsets = found["input_ids"], found["offset_mapping"]
         kept = ids[: length - 2]
         row = [tokenizer.bos_token_id, *kept, tokenizer.eos_token_id]
         rows.append(row + [tokenizer.pad_token_id] * (length - len(row)))
         # A word may be cut inside: what is lost begins where the last token that is kept ends.
-        cut.append(prompt[offsets[len(kept) - 1][1] :].strip() if len(ids) > len(kept) else "")
+        lost = prompt[offsets[len(kept) - 1][1] :].strip() if len(ids) > len(kept) else ""
+        cut.append(new_words.gathered(tokenizer, lost, given))
     return rows, cut
 
 

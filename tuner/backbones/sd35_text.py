@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..types import Cond, Tokens
+from . import new_words
 from .clip_tokenizer import AGAIN, token_rows
 from .loading import read_json
 
@@ -64,13 +65,15 @@ def t5_fingerprint(tokenizer: T5Tokenizer) -> str:
 def t5_rows(tokenizer: Any, prompts: Sequence[str], length: int) -> tuple[list[list[int]], list[str]]:
     """Ids of each prompt with the end mark, padded to `length`; and the text that did not fit."""
     rows, cut = [], []
-    for prompt in prompts:
+    for given in prompts:
+        prompt = new_words.spread(tokenizer, given)
         found = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids, offsets = found["input_ids"], found["offset_mapping"]
         kept = ids[: length - 1]
         row = [*kept, tokenizer.eos_token_id]
         rows.append(row + [tokenizer.pad_token_id] * (length - len(row)))
-        cut.append(prompt[offsets[len(kept) - 1][1] :].strip() if len(ids) > len(kept) else "")
+        lost = prompt[offsets[len(kept) - 1][1] :].strip() if len(ids) > len(kept) else ""
+        cut.append(new_words.gathered(tokenizer, lost, given))
     return rows, cut
 
 
@@ -113,8 +116,10 @@ def encode(encoders: Mapping[str, nn.Module], tokens: Tokens, *, pooled_width: i
     lacking = layer.new_zeros(*layer.shape[:2], gap), vector.new_zeros(len(vector), gap)  # as wide as its vector is
     layers, pooled = zip(*(found.get(name, lacking) for name in CLIPS), strict=True)
     if T5 in encoders:
-        # It never trains; and autocast would take its widest layers to fp16, where they overflow.
-        with torch.no_grad(), torch.autocast(layer.device.type, enabled=False):
+        # Nothing in it trains but a new word's vector; and autocast would take its widest layers to fp16, where they
+        # overflow.
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in encoders[T5].parameters())
+        with torch.set_grad_enabled(learns), torch.autocast(layer.device.type, enabled=False):
             behind = encoders[T5](tokens.ids[T5].to(_device(encoders[T5])))[0]
     else:
         behind = layer.new_zeros(len(layer), t5_length, width)

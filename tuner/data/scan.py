@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
-from . import buckets, captions, held_out
+from . import buckets, captions, held_out, said
 from .folder import list_pictures, locate
 from .listing import CaptionFrom, Listing, Picture, Refused, count, shown, some
 from .look import Seen, look_at
@@ -122,6 +122,7 @@ def scan(recipe: Recipe, *, decode: bool, watcher: Watcher) -> Scan:
             result.notes += part.notes
     if faults:
         raise DataError("\n".join(error.message for error in faults), next((e.hint for e in faults if e.hint), ""))
+    result.notes += said.require((word for adapter in recipe.adapters for word in adapter.words()), result.examples)
     if recipe.validation and recipe.validation.hold_out:
         result.notes.append(held_out.draw(result.examples, first, recipe.validation.hold_out, recipe.train.seed))
     result.refused += held_out.refuse_trained(result.examples)
@@ -220,17 +221,18 @@ class SourceLook:
 
         Raises: DataError naming every picture that has none.
         """
-        own = None
-        if self.source.caption is not None:
-            own, changes = captions.clean(self.source.caption, key := f"{self.label}.caption")
+        own: list[str] = []
+        for text in self.source.spoken:
+            cleaned, changes = captions.clean(text, key := f"{self.label}.caption")
+            own.append(cleaned)
             for change in changes:
-                remarks.setdefault(change, []).append(key)
+                remarks[change] = [key]
         bare = []
         for picture, facts in seen:
             texts, origin = facts.captions, facts.caption_from
             if not texts:
-                texts, origin = ((own,), "recipe") if own is not None else (("",), "none")
-                if own is None and not (self.data.caption_dropout == 1 or (self.trigger and self.data.trigger)):
+                texts, origin = (tuple(own), "recipe") if own else (("",), "none")
+                if not own and not (self.data.caption_dropout == 1 or (self.trigger and self.data.trigger)):
                     bare.append(picture.name)
             if self.trigger:
                 texts = tuple(captions.with_trigger(text, self.data.trigger) for text in texts)
@@ -284,7 +286,8 @@ class SourceLook:
             "metadata": "from the metadata file",
             "column": f"from the column {self.source.caption_column}",
             "mix": f"drawn by weight from {', '.join(choice.place for choice in self.source.captions or ())}",
-            "recipe": f"from {self.label}.caption",
+            "recipe": f"from {self.label}.caption"
+            + (f" in one of {len(self.source.spoken)} templates" if self.source.templates else ""),
             "none": "missing" + (", so it is the trigger alone" if self.trigger and self.data.trigger else ""),
         }
         origins = Counter(example.caption_from for example in found)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..parts import Part
+from . import templates as sentences
 
 
 def as_list(value: Any) -> Any:
@@ -38,6 +39,17 @@ class CaptionChoice(Part):
         return self.ending or f"the column {self.column}"
 
 
+def _template(text: str) -> str:
+    """Raises: ValueError."""
+    if text.count(sentences.PLACE) != 1:
+        raise ValueError(f"{text!r} must hold {{}} once, where the caption stands")
+    return text
+
+
+Template = Annotated[str, Field(min_length=2, max_length=500), AfterValidator(_template)]
+Templates = Literal["object", "style"] | Annotated[tuple[Template, ...], Field(min_length=1, max_length=1000)]
+
+
 class Source(Part):
     """One folder or dataset of pictures that plays one role."""
 
@@ -58,6 +70,9 @@ class Source(Part):
     captions: Annotated[tuple[CaptionChoice, ...], Field(min_length=1), BeforeValidator(as_list)] | None = None
     """Instead of caption_column: several captions a picture, one of them drawn by weight on each visit, such as
     [{ending: .txt, weight: 0.5}, {ending: .synthetic.txt, weight: 0.5}]."""
+    templates: Templates | None = None
+    """Sentences around `caption`, one of them drawn on each visit: `object` (27, a photo of a {} ...), `style` (19,
+    a painting in the style of {} ...), or a list of your own with {} where the caption stands."""
     repeats: int = Field(default=1, ge=1, le=10_000)
     """How often each picture is seen in one epoch."""
     weight: float = Field(default=1.0, gt=0, le=1000)
@@ -74,6 +89,8 @@ class Source(Part):
         return self
 
     def _check_captions(self) -> None:
+        if self.caption is None:
+            self.refuse_idle({"templates": "without caption, which they are put around"})
         if self.captions is None:
             return
         self.refuse_idle({"caption_column": "with captions, which says where they are"})
@@ -83,6 +100,13 @@ class Source(Part):
             raise ValueError(f"captions names {', '.join(twice)} more than once; add the weights up")
         if self.dataset is not None and any(choice.ending for choice in self.captions):
             raise ValueError("captions: a dataset has no files beside its pictures; name columns, not endings")
+
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """What the pictures without a caption of their own are called: `caption`, within each of its templates."""
+        if self.caption is None:
+            return ()
+        return sentences.around(self.caption, self.templates) if self.templates else (self.caption,)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -113,6 +137,7 @@ class PriorSource(Source):
     def _check_place(self) -> None:
         if self.predict:
             keys = ("path", "dataset", "generate", "repeats", "guidance", "steps", "seed", "caption_column", "captions")
+            keys += ("templates",)
             self.refuse_idle(dict.fromkeys(keys, "with predict: true, which uses no class pictures"))
         elif self.path is None and self.dataset is None and self.generate is None:
             raise ValueError("give path (own class pictures), generate: N (let the base draw them) or predict: true")

@@ -112,6 +112,8 @@ class About:
     """Whether the tensors are the trained weights or their moving average."""
     made: str | None = None
     """When, as an ISO date. Goes to the sidecar and the card alone, so that equal runs give equal tensor files."""
+    alone: bool = True
+    """Whether the run trained one adapter, so that these are all of its files."""
     preview: Path | None = None
     """A picture to put beside the file; its pixels are copied, its metadata is not."""
 
@@ -164,7 +166,8 @@ def about_run(  # noqa: PLR0913  (a record with as many fields)
     lrs = [adapter["text_encoder_lr"] for adapter in tree["adapters"] if adapter.get("text_encoder_lr") is not None]
     first = recipe.sources.get(next(iter(recipe.task.sources)), ())
     captions = {source.caption for source in first}
-    caption = captions.pop() if len(captions) == 1 else None
+    called = not any(role.beside for role in recipe.task.roles(recipe.sources))  # no caption calls a preference
+    caption = captions.pop() if called and len(captions) == 1 else None
     return About(
         name=name,
         dtype=recipe.save.dtype,
@@ -182,6 +185,7 @@ def about_run(  # noqa: PLR0913  (a record with as many fields)
         facts={**told, **({"text_encoder_lr": lrs[0]} if lrs else {}), **facts},
         weights=weights,
         made=made,
+        alone=len(recipe.adapters) == 1,
         preview=preview,
     )
 

@@ -40,6 +40,8 @@ class Family:
     """The 16-bit type that its pipelines run in."""
     side: int
     """Width and height in pixels that the base draws where nothing else is said."""
+    word_keys: Mapping[str, str]
+    """By text encoder, the key of a new word's vectors in a file; empty where the key is the word itself."""
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -57,6 +59,7 @@ FAMILIES: Mapping[str, Family] = {
         pipeline="StableDiffusionPipeline",
         half="float16",
         side=512,
+        word_keys={"text_encoder": ""},
     ),
     "sd35": Family(
         label="Stable Diffusion 3",
@@ -71,6 +74,8 @@ FAMILIES: Mapping[str, Family] = {
         pipeline="StableDiffusion3Pipeline",
         half="bfloat16",
         side=1024,
+        # as ComfyUI looks them up; it takes the first tensor where it finds none of these names
+        word_keys={"text_encoder": "clip_l", "text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"},
     ),
 }
 """By backbone."""

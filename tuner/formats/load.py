@@ -25,7 +25,8 @@ def load_adapter(pipe: DiffusionPipeline, path: str | Path, strength: float = 1.
     Args:
         pipe: a pipeline for Stable Diffusion 1.5, 3.5 or 3.
         path: a `.safetensors` file, a run's `adapter/` folder, or a run directory.
-        strength: 1.0 is what was trained, 0.0 nothing.
+        strength: 1.0 is what was trained, 0.0 nothing. A new word has none: it is taught at 1 alone, and beside a LoRA
+            in one folder the strength is the LoRA's.
         name: the adapter's name in the pipeline; None makes one of the file's.
 
     Raises: DataError where a file is broken, of no known kind, or for another base, each with the reason; UsageError
@@ -35,11 +36,18 @@ def load_adapter(pipe: DiffusionPipeline, path: str | Path, strength: float = 1.
         raise UsageError(f"strength {strength} is not a number")
     if name is not None and (not name or "." in name):
         raise UsageError(f"an adapter cannot be named {name!r}", "give a `name` without a dot")
+    headers = {file: read_header(file) for file in find_files(Path(path))}
+    kinds = {file: kind_of(header) for file, header in headers.items()}
+    if strength != 1 and not any(kind.scales for kind in kinds.values()):
+        file, kind = next(iter(kinds.items()))
+        raise UsageError(
+            f"{file} is {kind.label}, which has no strength such as {strength:g}",
+            "load it at 1, and say in the prompt how much of it you want",
+        )
     loaded: list[Callable[[], None]] = []
     try:
-        for file in find_files(Path(path)):
-            header = read_header(file)
-            loaded.append(kind_of(header).load(pipe, file, header, strength, name or name_of(file)))
+        for file, kind in kinds.items():
+            loaded.append(kind.load(pipe, file, headers[file], strength, name or name_of(file)))
     except TunerError:
         for take_off in reversed(loaded):
             take_off()
