@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from .engine import run
     from .evaluation import evaluate
     from .formats.load import load_adapter
+    from .formats.unload import unload_adapter
     from .planning import plan
     from .recipe_file import load_recipe
 
-__all__ = ["evaluate", "load_adapter", "load_recipe", "plan", "run"]
+__all__ = ["evaluate", "load_adapter", "load_recipe", "plan", "run", "unload_adapter"]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -27,6 +28,7 @@ _HOMES = {
     "load_recipe": "recipe_file",
     "plan": "planning",
     "run": "engine",
+    "unload_adapter": "formats.unload",
 }
 
 

@@ -74,6 +74,10 @@ class FileKind(ABC):
             means nothing to this kind. The pipeline is as it was then.
         """
 
+    def unload(self, pipe: DiffusionPipeline, name: str) -> bool:
+        """Take what was loaded under this name out of the pipeline; False where there is nothing of this kind."""
+        return False
+
     def export(self, file: Path, to: str, out: Path) -> Exported:
         """Write the file as another tool reads it, and read that back.
 

@@ -51,6 +51,11 @@ class HypernetworkKind(FileKind):
 
         return load_hypernetwork(pipe, file, header, strength, name)
 
+    def unload(self, pipe: DiffusionPipeline, name: str) -> bool:
+        from .load_hypernetwork import unload_hypernetwork
+
+        return unload_hypernetwork(pipe, name)
+
     def export(self, file: Path, to: str, out: Path) -> Exported:
         from .hypernetwork_pt import export_pt
 

@@ -52,6 +52,19 @@ def load_hypernetwork(
     return lambda: detach(denoiser, name)
 
 
+def unload_hypernetwork(pipe: DiffusionPipeline, name: str) -> bool:
+    """As `FileKind.unload`; with its last hypernetwork, the denoiser is as it was."""
+    from ..nn.key_value_hooks import chain_of, detach
+
+    denoisers = [pipe.components.get(family.denoiser) for family in FAMILIES.values()]
+    for denoiser in denoisers:
+        chain = None if denoiser is None else chain_of(denoiser)
+        if chain is not None and name in chain.members:
+            detach(denoiser, name)
+            return True
+    return False
+
+
 def _require_free(denoiser: nn.Module, component: str, name: str) -> None:
     """Raises: UsageError where the denoiser has a hypernetwork of this name. A LoRA may share it, as one adapter."""
     from ..nn.key_value_hooks import chain_of

@@ -67,6 +67,21 @@ def load_lora(pipe: DiffusionPipeline, file: Path, header: Header, strength: flo
     return take_off
 
 
+def unload_lora(pipe: DiffusionPipeline, name: str) -> bool:
+    """As `FileKind.unload`; with its last LoRA, every layer of the pipeline is the base's own again."""
+    from torch import nn
+
+    from .shadow import strip_adapters
+
+    parts = {part: module for part, module in pipe.components.items() if isinstance(module, nn.Module)}
+    modules = {part: module for part, module in parts.items() if name in vars(module).get("peft_config", {})}
+    _remove(modules, name)
+    for module in modules.values():
+        if not vars(module).get("peft_config"):
+            strip_adapters(module)
+    return bool(modules)
+
+
 def _in(tensors: Mapping[str, Tensor], component: str, layer: str) -> bool:
     from .lora import on_disk
 

@@ -45,6 +45,11 @@ class LoRAKind(FileKind):
 
         return load_lora(pipe, file, header, strength, name)
 
+    def unload(self, pipe: DiffusionPipeline, name: str) -> bool:
+        from .load_lora import unload_lora
+
+        return unload_lora(pipe, name)
+
     def export(self, file: Path, to: str, out: Path) -> Exported:
         from .convert import convert
 
