@@ -27,6 +27,7 @@ from .commands import (
     run,
     runs,
     study,
+    token,
 )
 
 OVERVIEW = """\
@@ -79,6 +80,7 @@ app.command("check", rich_help_panel=LOOK)(study.check)
 app.command("plan", rich_help_panel=LOOK)(study.show_plan)
 app.command("show", rich_help_panel=LOOK)(study.show)
 app.command("schema", rich_help_panel=LOOK)(study.schema)
+app.command("token", rich_help_panel=LOOK)(token.token)
 app.command("ls", rich_help_panel=LOOK)(recipes.ls)
 app.command("cat", rich_help_panel=LOOK)(recipes.cat)
 app.command("cp", rich_help_panel=LOOK)(recipes.cp)

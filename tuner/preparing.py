@@ -102,6 +102,7 @@ class Preparing:
         """The pictures, of which each that is left out was named, within a plan that fits."""
         from . import planning
         from .data import prepared as data
+        from .identifier import advice
 
         found = data.find(self.recipe, self.watcher)
         for refused in found.refused:
@@ -113,6 +114,8 @@ class Preparing:
             self.recipe, found, run_dir=self.place.path, machine=machine, processes=self.processes.count
         )
         planning.require(plan)
+        for line in advice(self.recipe):
+            self.watcher.warn(line)
         if plan.validation and plan.validation.advice:
             self.watcher.warn(plan.validation.advice)
         return found

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..objectives import Objective
     from ..recipe import Recipe
     from ..types import Cond, Posterior, Tokens
+    from .vocabulary import Vocabulary
     from .weights import Weights
 
 Site = Literal["cross_attention", "attention", "attention_mlp", "all_linear", "context_kv"]
@@ -117,6 +118,15 @@ class Backbone(Choice):
     def problems(self, recipe: Recipe) -> Sequence[Problem]:
         """What this backbone cannot do; see `Task.problems`."""
         return ()
+
+    def vocabularies(self) -> tuple[Sequence[Vocabulary], Sequence[str]]:
+        """What its tokenizers know, and the names of those whose files are not on this machine. Imports no torch.
+
+        For the toybox it is what the real model knows: the words of a recipe are for that one.
+        """
+        from .vocabulary import published_clip
+
+        return (published_clip(),), ()
 
     def objective(self) -> Objective:
         """The objective that the weights were pretrained with, at its defaults."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    from .vocabulary import Vocabulary
+
 TOYBOX = "toybox"
 
 
@@ -83,16 +85,28 @@ class SD15(Backbone, name="sd15"):
         """Configuration by component: the toybox's, the folder's, the Hub cache's, else SD1.5's own."""
         from .. import toybox
         from .bundled import configs
-        from .download import cached_folder
         from .loading import read_json
 
         if self.model == TOYBOX:
             return toybox.configs(self.key)
-        path = Path(self.model).expanduser()
-        folder = path if path.is_dir() else cached_folder(self.model, self.revision)
+        folder = self._folder()
         found = dict(configs())
         if folder is not None:
             for name in ("unet", "vae", "text_encoder"):
                 if (folder / name / "config.json").is_file():
                     found[name] = read_json(folder / name / "config.json")
         return found
+
+    def vocabularies(self) -> tuple[Sequence[Vocabulary], Sequence[str]]:
+        from .vocabulary import published_clip, read_clip
+
+        folder = None if self.model == TOYBOX else self._folder()
+        here = folder is not None and (folder / "tokenizer").is_dir()
+        return (read_clip(folder / "tokenizer") if folder and here else published_clip(),), ()
+
+    def _folder(self) -> Path | None:
+        """Where its files are on this machine; None where they are not, or are one file."""
+        from .download import cached_folder
+
+        path = Path(self.model).expanduser()
+        return path if path.is_dir() else cached_folder(self.model, self.revision)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..parts import Problem
     from ..recipe import Recipe
+    from .vocabulary import Vocabulary
 
 TOYBOX = "toybox"
 MULTIPLE_PX = 16
@@ -111,6 +112,19 @@ class SD35(Backbone, name="sd35"):
 
             found["transformer"] = read_config(path)
         return found if self.t5 else {name: tree for name, tree in found.items() if name != "text_encoder_3"}
+
+    def vocabularies(self) -> tuple[Sequence[Vocabulary], Sequence[str]]:
+        """Both CLIPs have one vocabulary."""
+        from .vocabulary import published_clip, read_clip, read_t5
+
+        folder = None if self.model == TOYBOX else self._folder()
+        clip = folder / "tokenizer" if folder else None
+        known: list[Vocabulary] = [read_clip(clip) if clip and clip.is_dir() else published_clip()]
+        if not self.t5:
+            return known, ()
+        if folder is None or not (folder / "tokenizer_3").is_dir():
+            return known, ("T5",)
+        return [*known, read_t5(folder / "tokenizer_3")], ()
 
     def _folder(self) -> Path | None:
         """Where the components are on this machine; None where they are not."""

@@ -21,6 +21,7 @@ def check(words: Words = None, rehearse: Rehearse = False, as_json: AsJson = Fal
     """Check a recipe and every picture and caption that it names, without a GPU."""
     from ..console import Console
     from ..data.scan import scan
+    from ..identifier import advice
     from ..watch import Watcher
 
     recipe = read(words, rehearse=rehearse).recipe
@@ -29,6 +30,7 @@ def check(words: Words = None, rehearse: Rehearse = False, as_json: AsJson = Fal
         found = scan(recipe, decode=True, watcher=watcher)
     finally:
         watcher.close()
+    found.notes = [*advice(recipe), *found.notes]
     counts = {role: len(examples) for role, examples in found.examples.items()}
     if as_json:
         refused = [{"name": item.name, "reason": item.reason} for item in found.refused]

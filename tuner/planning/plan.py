@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.held_out import ROLE as HELD_OUT
 from ..errors import StorageError, TunerError, UsageError
+from ..identifier import advice
 from . import disk
 from .cache_cost import CacheCost, cache_costs
 from .length import Exposure, Length, exposures, length
@@ -177,7 +178,7 @@ def plan(
         places=places(recipe, total, saved, state, caches[0].bytes, sum(generate.values()), run_dir),
         steps_a_second=steps_a_second,
         refused=[(item.name, item.reason) for item in scan.refused],
-        notes=[*scan.notes, *beyond_pretraining(layout, sizes)],
+        notes=[*advice(recipe), *scan.notes, *beyond_pretraining(layout, sizes)],
         validation=validation_cost(recipe, held, total.units_a_step * len(roles), total),
     )
     if recipe.train.optimizer_in_backward and processes > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..data.sources import Source
@@ -18,6 +19,17 @@ Sources = Mapping[str, Sequence[Source]]
 """The data section's sources by key."""
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One thing that a rare word in a caption names."""
+
+    key: str
+    """Of its caption in the recipe."""
+    caption: str
+    plain: str = ""
+    """The same sentence of any other thing of its class; '' where the recipe has none."""
+
+
 class Task(Choice):
     """Roles and loss. The first role's units set the length of an epoch; the others cycle in their own order."""
 
@@ -28,6 +40,10 @@ class Task(Choice):
 
     def logged(self, roles: Sequence[Role]) -> tuple[str, ...]:
         """Names of the numbers that `loss` gives beside the total, as they are logged."""
+        return ()
+
+    def subjects(self, data: Sources) -> Sequence[Subject]:
+        """What is learned by a name of its own; empty where captions say it all."""
         return ()
 
     def needs_teacher(self, data: Sources) -> bool:

@@ -10,7 +10,7 @@ from pydantic import Field
 from ..data.sources import PriorSource, Source
 from ..parts import NO_EFFECT, Problem
 from ..types import Loss, Role
-from .base import Sources, Task
+from .base import Sources, Subject, Task
 
 if TYPE_CHECKING:
     from ..student import Student
@@ -41,6 +41,20 @@ class DreamBooth(Task, name="dreambooth"):
 
     def logged(self, roles: Sequence[Role]) -> tuple[str, ...]:
         return tuple(f"loss_{role.name}" for role in roles) if len(roles) > 1 else ()
+
+    def subjects(self, data: Sources) -> Sequence[Subject]:
+        instances, priors = data.get("instance") or (), data.get("prior") or ()
+        plain = [source.caption or "" for source in priors]
+        own = len(plain) == len(instances)  # several subjects, each with its class
+        return [
+            Subject(
+                "data.instance" + (f".{i}" if len(instances) > 1 else "") + ".caption",
+                source.caption,
+                plain[i] if own else next(iter(plain), ""),
+            )
+            for i, source in enumerate(instances)
+            if source.caption
+        ]
 
     def needs_teacher(self, data: Sources) -> bool:
         return predicted(data)
