@@ -185,7 +185,7 @@ def write_file(path: Path, pieces: Mapping[str, Pieces], metadata: Mapping[str, 
                         f"{name}: holds values that are not finite in {_names()[dtype]}",
                         "set save.dtype to fp32; if training did this, lower train.lr and start again",
                     )
-                file.write(value.reshape(-1).view(torch.uint8).numpy())
+                file.write(value.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def joined_shape(pieces: Pieces) -> tuple[int, ...]:

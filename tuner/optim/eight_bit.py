@@ -22,7 +22,7 @@ INSTALL = "install it: pip install 'tuner[cuda]' (or pip install bitsandbytes)"
 def _functional() -> Any:
     """Bitsandbytes' functions. Raises: UsageError where it is not installed or does not run here."""
     try:
-        import bitsandbytes.functional as functional
+        import bitsandbytes.functional as functional  # pyright: ignore[reportMissingImports]  # an extra
     except (ImportError, RuntimeError, OSError) as error:  # its library may lack this machine's kernels
         raise UsageError(f"train.optimizer: adamw8bit needs bitsandbytes: {error}", INSTALL) from error
     return functional
