@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ..data.sources import as_list
 from ..errors import RecipeError
 from ..nn.hypernetwork_structure import Activation, Structure
-from ..parts import problems_error
+from ..parts import Problem, problems_error
 from ..types import ParamGroup
 from .base import Adapter, Attachment, Count
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..draws import Draws
     from ..formats.about import About
     from ..nn.hypernetwork import Hypernetwork as Network
+    from ..recipe import Recipe
 
 ADAPTER = "tuner"
 """Name in the denoiser of the one that trains."""
@@ -40,6 +41,8 @@ class Hypernetwork(Adapter, name="hypernetwork"):
 
     On sd15 as AUTOMATIC1111 has them; on sd35, where no other tool has them, before the text's keys and values.
     """
+
+    rehearsal = {"train.lr": 2e-3}
 
     sizes: Literal["all", "text"] | Sizes = "all"
     """Widths of the tokens to rewrite, a pair of networks each: all that there are, text for the text's alone, or a
@@ -90,6 +93,13 @@ class Hypernetwork(Adapter, name="hypernetwork"):
             layer_norm=self.layer_norm,
             dropout=(*shares, 0.0),
         )
+
+    def problems(self, recipe: Recipe) -> Sequence[Problem]:
+        others = [index for index, adapter in enumerate(recipe.adapters) if isinstance(adapter, Hypernetwork)]
+        if len(others) < 2:
+            return ()
+        text = "a run trains one hypernetwork; give one more sizes or layers, or train the other one after it"
+        return [(f"adapters.{others[-1]}", text, "value_error")]
 
     def count(self, backbone: Backbone, layout: Layout) -> Sequence[Count]:
         denoiser = next(name for name in layout.linears if name not in backbone.text_components)

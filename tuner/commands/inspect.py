@@ -21,6 +21,7 @@ LABELS = {
     "rank": "rank",
     "alpha": "alpha",
     "targets": "layers",
+    "hypernetwork": "networks",
     "parameters": "parameters",
     "dtype": "precision",
     "size_bytes": "size",
@@ -57,6 +58,11 @@ def said(key: str, value: Any) -> str:
         return size(value)
     if key == "targets":
         return ", ".join(f"{count} in the {component}" for component, count in value.items())
+    if key == "hypernetwork":
+        layers = " - ".join(f"{size:g}" for size in value["layer_structure"])
+        told = [f"widths {', '.join(map(str, value['sizes']))}", f"layers {layers}", value["activation_func"]]
+        flags = {"to the end": value["activate_output"], "layer norm": value["is_layer_norm"]}
+        return ", ".join([*told, *(word for word, on in flags.items() if on)])
     return f"{value:,}" if isinstance(value, int) and key == "parameters" else str(value)
 
 
