@@ -158,15 +158,35 @@ def _hold_out(made: Rehearsal, overridden: Sequence[KeyPath]) -> None:
 
 
 def _speak(made: Rehearsal, bundle: Bundle, overridden: Sequence[KeyPath]) -> None:
-    """Say of the bundled pictures what they show, wherever the recipe says something else."""
+    """Say of the bundled pictures what they show, wherever the recipe says something else.
+
+    A word that the recipe teaches is left in its captions, stands in the prompts, and begins as what they show.
+    """
+    words = _words(made.tree)
     for role, caption in bundle.captions.items():
         for path in _places(made.tree, ("data", role, "caption")):
-            if isinstance(_at(made.tree, path[:-1]).get("caption"), str) and not _touched(path, overridden):
+            given = _at(made.tree, path[:-1]).get("caption")
+            if isinstance(given, str) and not _touched(path, overridden) and not any(word in given for word in words):
                 made.set(path, caption)
     sample = made.tree.get("sample")
     prompts = ("sample", "prompts")
     if bundle.prompts and isinstance(sample, dict) and sample.get("prompts") and not _touched(prompts, overridden):
-        made.set(prompts, list(bundle.prompts))
+        made.set(prompts, [text.replace(bundle.called, words[0]) if words else text for text in bundle.prompts])
+    for path in _places(made.tree, ("adapters", "init")) if words and bundle.kind else ():
+        if _at(made.tree, path[:-1]).get("token") in words and not _touched(path, overridden):
+            made.set(path, bundle.kind)
+
+
+def _words(tree: Mapping[str, Any]) -> list[str]:
+    """The words that the recipe's adapters teach; what is wrong in an adapter is left for the validation."""
+    named = tree.get("adapters")
+    found: list[str] = []
+    for entry in named if isinstance(named, list) else [named]:
+        try:
+            found += Adapter.read(entry).words()
+        except ValueError:
+            continue
+    return found
 
 
 def _places(tree: Any, keys: tuple[str, ...], path: KeyPath = ()) -> Iterator[KeyPath]:

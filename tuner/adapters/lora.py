@@ -47,6 +47,8 @@ class LoRA(Adapter, name="lora"):
     text_encoder_lr: float | None = Field(default=None, gt=0, le=100)
     """Also train the text encoder's attention, at this peak learning rate; null leaves the text encoder as it is."""
 
+    rehearsal = {"train.lr": 2e-3}  # said again, for a run that also teaches a word
+
     @property
     def scale(self) -> float:
         return (self.alpha or self.rank) / self.rank

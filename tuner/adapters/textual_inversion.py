@@ -49,6 +49,8 @@ class TextualInversion(Adapter, name="textual_inversion"):
     t5: bool = False
     """On sd35: a vector in T5 as well. Without one T5 reads the letters of the word."""
 
+    rehearsal = {"train.lr": 1e-2, "adapters.lr": 1e-2}
+
     @model_validator(mode="after")
     def _lengths(self) -> TextualInversion:
         if isinstance(self.length, float | int) and not self.length > 0:

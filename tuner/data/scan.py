@@ -229,7 +229,7 @@ class SourceLook:
                 remarks[change] = [key]
         bare = []
         for picture, facts in seen:
-            texts, origin = facts.captions, facts.caption_from
+            texts, origin = (facts.captions, facts.caption_from) if self.source.own_captions else ((), "none")
             if not texts:
                 texts, origin = (tuple(own), "recipe") if own else (("",), "none")
                 if not own and not (self.data.caption_dropout == 1 or (self.trigger and self.data.trigger)):

@@ -70,6 +70,8 @@ class Source(Part):
     captions: Annotated[tuple[CaptionChoice, ...], Field(min_length=1), BeforeValidator(as_list)] | None = None
     """Instead of caption_column: several captions a picture, one of them drawn by weight on each visit, such as
     [{ending: .txt, weight: 0.5}, {ending: .synthetic.txt, weight: 0.5}]."""
+    own_captions: bool = True
+    """Read the caption that a picture has of its own; false calls every picture by `caption`."""
     templates: Templates | None = None
     """Sentences around `caption`, one of them drawn on each visit: `object` (27, a photo of a {} ...), `style` (19,
     a painting in the style of {} ...), or a list of your own with {} where the caption stands."""
@@ -91,6 +93,10 @@ class Source(Part):
     def _check_captions(self) -> None:
         if self.caption is None:
             self.refuse_idle({"templates": "without caption, which they are put around"})
+            if not self.own_captions:
+                raise ValueError("own_captions: false leaves the pictures without any; give caption, too")
+        if not self.own_captions:
+            self.refuse_idle(dict.fromkeys(("captions", "caption_column"), "with own_captions: false"))
         if self.captions is None:
             return
         self.refuse_idle({"caption_column": "with captions, which says where they are"})
@@ -137,7 +143,7 @@ class PriorSource(Source):
     def _check_place(self) -> None:
         if self.predict:
             keys = ("path", "dataset", "generate", "repeats", "guidance", "steps", "seed", "caption_column", "captions")
-            keys += ("templates",)
+            keys += ("templates", "own_captions")
             self.refuse_idle(dict.fromkeys(keys, "with predict: true, which uses no class pictures"))
         elif self.path is None and self.dataset is None and self.generate is None:
             raise ValueError("give path (own class pictures), generate: N (let the base draw them) or predict: true")

@@ -32,6 +32,10 @@ class Bundle:
     """Caption by role."""
     prompts: Sequence[str] = ()
     """For `sample.prompts`."""
+    called: str = ""
+    """What of these sentences is the thing that is taught; a run that teaches a word of its own says that instead."""
+    kind: str = ""
+    """What such a word begins as."""
 
 
 BUNDLES: Mapping[str, Bundle] = {
@@ -39,9 +43,15 @@ BUNDLES: Mapping[str, Bundle] = {
         PLACE / "instance",
         {"instance": f"a photo of sks {CLASS}", "prior": f"a photo of a {CLASS}"},
         (f"a photo of sks {CLASS} in the snow", f"a photo of a {CLASS}"),
+        called=f"sks {CLASS}",
+        kind=CLASS,
     ),
     "images": Bundle(
-        PLACE / "images", {"images": STYLED.format("a picture")}, (STYLED.format("a house"), "a photo of a house")
+        PLACE / "images",
+        {"images": STYLED.format("a picture")},
+        (STYLED.format("a house"), "a photo of a house"),
+        called="sks style",
+        kind="picture",
     ),
     "prior": Bundle(PLACE / "prior", {}),
     "pairs": Bundle(
