@@ -57,23 +57,21 @@ def judge(word: str, vocabularies: Sequence[Vocabulary]) -> Verdict:
     """What each vocabulary makes of `word`, and what speaks against it as an identifier."""
     pieces = {v.name: tuple(v.pieces(word)) for v in vocabularies}
     ranks = {v.name: v.rank(word) for v in vocabularies}
-    faults = [fault for v in vocabularies if (fault := _fault(v, pieces[v.name], ranks[v.name]))]
+    faults = [fault for v in vocabularies if (fault := _fault(v, word, pieces[v.name]))]
     return Verdict(word, pieces, ranks, "; ".join(faults))
 
 
-def _fault(vocabulary: Vocabulary, pieces: Sequence[str], rank: int | None) -> str:
-    if rank is not None:
-        if rank < vocabulary.common:
-            return (
-                f"is a common word ({vocabulary.name} knows it as number {rank + 1:,}), so it means something already"
-            )
-        return ""
-    split = " ".join(pieces)
+def _fault(vocabulary: Vocabulary, word: str, pieces: Sequence[str]) -> str:
+    name, places, split = vocabulary.name, vocabulary.places(word), " ".join(pieces)
+    common = all(place < vocabulary.common for place in places)
+    if len(pieces) == 1:
+        number = f"number {places[0] + 1:,} in {name}"
+        return f"is a common word ({number}), so it means something already" if common else ""
     if any(len(piece) == 1 for piece in pieces):
-        return f"splits into single characters in {vocabulary.name} ({split}), which mean something by themselves"
+        return f"splits into single characters in {name} ({split}), which mean something by themselves"
     if len(pieces) > MOST_PIECES:
-        return f"splits into {len(pieces)} pieces in {vocabulary.name} ({split}); up to {MOST_PIECES} serve"
-    return ""
+        return f"splits into {len(pieces)} pieces in {name} ({split}); up to {MOST_PIECES} serve"
+    return f"splits into common pieces in {name} ({split}), which mean something by themselves" if common else ""
 
 
 def suggest(vocabularies: Sequence[Vocabulary]) -> Iterator[Verdict]:

@@ -24,6 +24,7 @@ COMMANDS = [
     ["run", "--help"],
     ["ls", "--json"],
     ["cat", "lora"],
+    ["token"],
     ["show", "--rehearse"],
     ["schema"],
     ["check", "--rehearse"],

@@ -39,8 +39,13 @@ class Vocabulary(ABC):
         """What the tokenizer makes of a word that stands by itself, without marks of where a word begins or ends."""
 
     @abstractmethod
+    def places(self, word: str) -> Sequence[int]:
+        """The place of each piece in the vocabulary, 0 the commonest."""
+
     def rank(self, word: str) -> int | None:
-        """The place of a word that is one piece, 0 the commonest; None where it is several."""
+        """The place of a word that is one piece; None where it is several."""
+        places = self.places(word)
+        return places[0] if len(places) == 1 else None
 
     @abstractmethod
     def whole(self) -> Iterator[str]:
@@ -58,29 +63,33 @@ class Clip(Vocabulary):
 
     def __init__(self, merges: Sequence[str]) -> None:
         self.merges = merges
-        self.places = {pair: place for place, pair in enumerate(merges)}
+        self.by_pair = {pair: place for place, pair in enumerate(merges)}
         self.common = len(merges) // 2
 
     def pieces(self, word: str) -> Sequence[str]:
+        return [said(token.removesuffix("</w>")) for token in self._tokens(word)]
+
+    def places(self, word: str) -> Sequence[int]:
+        return [self._place(token) for token in self._tokens(word)]
+
+    def _place(self, token: str) -> int:
+        """Of the merge that makes a token; a single byte is commoner than any."""
+        splits = (f"{token[:i]} {token[i:]}" for i in range(1, len(token.removesuffix("</w>"))))
+        return min((self.by_pair[pair] for pair in splits if pair in self.by_pair), default=0)
+
+    def _tokens(self, word: str) -> list[str]:
         lowered = unicodedata.normalize("NFC", word).lower()
-        return [said(piece) for part in PARTS.findall(lowered) for piece in self._merged(spelt(part))]
+        return [token for part in PARTS.findall(lowered) for token in self._merged(spelt(part))]
 
     def _merged(self, part: str) -> list[str]:
         letters = [*part[:-1], part[-1] + "</w>"]
         while len(letters) > 1:
-            place, at = min((self.places.get(f"{a} {b}", math.inf), i) for i, (a, b) in enumerate(pairwise(letters)))
+            place, at = min((self.by_pair.get(f"{a} {b}", math.inf), i) for i, (a, b) in enumerate(pairwise(letters)))
             if place == math.inf:
                 break
             # Every occurrence of the pair is joined, as the tokenizer does; the next round finds the others.
             letters[at : at + 2] = [letters[at] + letters[at + 1]]
-        return [letter.removesuffix("</w>") for letter in letters]
-
-    def rank(self, word: str) -> int | None:
-        if len(self.pieces(word)) != 1:
-            return None
-        lowered = spelt(unicodedata.normalize("NFC", word).lower())
-        ends = (f"{lowered[:i]} {lowered[i:]}</w>" for i in range(1, len(lowered)))
-        return min((self.places[pair] for pair in ends if pair in self.places), default=0)
+        return letters
 
     def whole(self) -> Iterator[str]:
         for pair in reversed(self.merges):
@@ -126,11 +135,18 @@ class T5(Vocabulary):
 
     def __init__(self, scores: dict[str, float]) -> None:
         self.scores = scores
-        self.places = {piece: place for place, piece in enumerate(scores)}
+        self.by_piece = {piece: place for place, piece in enumerate(scores)}
         self.longest = max(map(len, scores))
         self.unknown = min(scores.values()) - 10  # what sentencepiece takes off for a letter that it does not know
 
     def pieces(self, word: str) -> Sequence[str]:
+        return [text for piece in self._split(word) if (text := piece.lstrip("\u2581"))]
+
+    def places(self, word: str) -> Sequence[int]:
+        """A mark of where the word begins that is a piece by itself is none of the word."""
+        return [self.by_piece.get(piece, len(self.scores)) for piece in self._split(word) if piece != "\u2581"]
+
+    def _split(self, word: str) -> list[str]:
         text = "\u2581" + unicodedata.normalize("NFKC", word)
         best: list[tuple[float, int]] = [
             (0.0, 0)
@@ -146,17 +162,13 @@ class T5(Vocabulary):
         pieces, end = [], len(text)
         while end:
             start = best[end][1]
-            pieces.append(text[start:end].lstrip("\u2581"))
+            pieces.append(text[start:end])
             end = start
-        return [piece for piece in reversed(pieces) if piece]
+        return pieces[::-1]
 
     def _score(self, piece: str) -> float | None:
         known = self.scores.get(piece)
         return self.unknown if known is None and len(piece) == 1 else known
-
-    def rank(self, word: str) -> int | None:
-        piece = "\u2581" + unicodedata.normalize("NFKC", word)
-        return self.places[piece] if piece in self.places and len(self.pieces(word)) == 1 else None
 
     def whole(self) -> Iterator[str]:
         for piece in reversed(self.scores):
