@@ -12,6 +12,7 @@ from .backbones import Backbone
 from .overrides import dotted
 from .part_types import default_at
 from .recipe import Recipe
+from .tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +80,8 @@ def rehearse(tree: Mapping[str, Any], overridden: Sequence[KeyPath] = ()) -> Reh
         return made
     if isinstance(name, str) and isinstance(made.tree["backbone"], str):
         made.tree["backbone"] = {"name": name}
-    for dotted_key, value in {**backbone.rehearsal, **_presets_of_adapters(made.tree)}.items():
+    preset = {**backbone.rehearsal, **_presets_of_adapters(made.tree)}
+    for dotted_key, value in {**preset, **_preset_of_task(made.tree, preset)}.items():
         for path in _places(made.tree, tuple(dotted_key.split("."))):
             if not _touched(path, overridden):
                 _limit(made, path, value, overridden)
@@ -98,6 +100,16 @@ def _presets_of_adapters(tree: Mapping[str, Any]) -> dict[str, Any]:
         if member is not None and issubclass(member, Adapter):
             preset |= member.rehearsal
     return preset
+
+
+def _preset_of_task(tree: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
+    """What the recipe's task bears at most, where that is less than `preset` says."""
+    named = tree.get("task")
+    name = named.get("name") if isinstance(named, dict) else named
+    task = Task.family.get(name) if isinstance(name, str) else None
+    if task is None or not issubclass(task, Task):
+        return {}
+    return {key: most for key, most in task.rehearsal.items() if most < preset.get(key, most + 1)}
 
 
 def _limit(made: Rehearsal, path: KeyPath, value: Any, overridden: Sequence[KeyPath]) -> None:

@@ -35,6 +35,8 @@ class Task(Choice):
 
     sources: ClassVar[Mapping[str, type[Source]]]
     """Keys of the data section that this task reads, and what each holds. The first is required."""
+    rehearsal: ClassVar[Mapping[str, float]] = {}
+    """What `--rehearse` sets at most, by key path, such as a learning rate; see `Backbone.rehearsal`."""
     unmeasured: ClassVar[str] = ""
     """Why a loss on held-out pictures says nothing of what this task teaches; empty where it does."""
 
