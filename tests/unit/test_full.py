@@ -249,3 +249,47 @@ def test_pictures_beyond_the_table_want_max_side_px(sd35_folder, tmp_path):
     assert not any("positions" in line for line in planned(tmp_path, **keys, adapters=adapters).refusals)
     lora = planned(tmp_path, **keys, adapters=["lora"])
     assert any("an adapter cannot" in line for line in lora.refusals)
+
+
+def test_what_the_plan_advises_for_a_card_is_a_recipe_that_fits_it(tmp_path):
+    from tuner.planning.cards import SIZES_GB, written
+
+    keys = {"model": "some/model", "train": {"batch": 4, "ema": {}}}
+    cards = planned(tmp_path, **keys).cards
+    assert [card.gigabytes for card in cards] == list(SIZES_GB)
+    assert [card.changes == {} for card in cards] == [False, False, True, True]
+    assert cards[0].changes is not None
+    for card in cards:
+        assert card.changes is not None
+        train = {key.partition(".")[2]: v for key, v in card.changes.items() if key.startswith("train.")}
+        adapter = {key.split(".")[2]: v for key, v in card.changes.items() if key.startswith("adapters.")}
+        made = planned(
+            tmp_path, model="some/model", train={**keys["train"], **train}, adapters=[{"name": "full", **adapter}]
+        )
+        assert made.memory["gpu"].peak.total == card.bytes <= card.gigabytes * 2**30
+        said = str(card)
+        assert all(f"{key}={written(value)}" in said for key, value in card.changes.items())
+    assert planned(tmp_path, adapters=["lora"]).cards == ()
+
+
+def test_a_model_that_fits_no_small_card_is_told_so(tmp_path):
+    from tuner.planning.cards import Card
+
+    assert "does not fit" in str(Card(11, None, 12 * 10**9))
+    large = {"backbone": "sd35", "model": "stabilityai/stable-diffusion-3.5-large"}
+    cards = planned(tmp_path, **large).cards
+    assert [card.changes is None for card in cards][:2] == [True, True]
+    assert cards[-1].changes
+
+
+def test_several_processes_cannot_use_gradients_up(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    made = recipe(
+        train={"optimizer_in_backward": True, "max_grad_norm": None},
+        data={"resolution": 64, "images": {"path": str(tmp_path), "caption": "x"}},
+    )
+    refused = plan(made, machine=NOWHERE, processes=2).refusals
+    assert any("gradients of 2 processes" in line for line in refused)
+    assert not plan(made, machine=NOWHERE).refusals

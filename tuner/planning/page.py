@@ -36,6 +36,7 @@ def page(plan: Plan) -> str:
         ("Trains", train_lines(plan)),
         ("Cache", cache_lines(plan)),
         ("Memory", memory_lines(plan)),
+        ("Cards", map(str, plan.cards)),
         ("Disk", disk_lines(plan)),
         ("Time", time_lines(plan)),
     ]

@@ -11,6 +11,7 @@ from ..errors import StorageError, TunerError, UsageError
 from ..identifier import advice
 from . import disk
 from .cache_cost import CacheCost, cache_costs
+from .cards import Card, cards
 from .length import Exposure, Length, exposures, length
 from .machine import Machine, find_machine
 from .memory import Load, Memory, memory
@@ -61,6 +62,8 @@ class Plan:
     notes: Sequence[str]
     validation: ValidationCost | None = None
     """What the held-out pictures cost; None without them."""
+    cards: Sequence[Card] = ()
+    """What fits the usual cards, where the model itself trains."""
     refusals: list[str] = field(default_factory=list)
     """Why this run cannot be done here; empty where it can."""
 
@@ -147,11 +150,15 @@ def plan(
     everyone = [example for examples in scan.examples.values() for example in examples]
     captions = caption_facts(everyone, (layout.caption_tokens or layout.tokens) - 2)
     counts = [count for adapter in recipe.adapters for count in adapter.count(recipe.backbone, layout)]
-    trainable = sum(count.parameters for count in counts)
     held = len(scan.examples.get(HELD_OUT, ()))
     caches = cache_costs(recipe, layout, buckets, seen, captions, total, held_out=held)
     machine = machine or find_machine(recipe.train)
-    load = load_of(recipe, layout, buckets, len(roles), trainable, bool(generate))
+
+    def load_at(given: Recipe) -> Load:
+        train = sum(c.parameters for adapter in given.adapters for c in adapter.count(given.backbone, layout))
+        return load_of(given, layout, buckets, len(roles), train, bool(generate))
+
+    load = load_at(recipe)
     saved = saved_parameters(recipe, layout)
     in_use = {bucket.size: bucket.pictures for bucket in buckets}
     drawn = (recipe.sample.size or recipe.data.resolution) if recipe.sample.every is not None else None
@@ -180,6 +187,7 @@ def plan(
         refused=[(item.name, item.reason) for item in scan.refused],
         notes=[*advice(recipe), *scan.notes, *beyond_pretraining(layout, sizes)],
         validation=validation_cost(recipe, held, total.units_a_step * len(roles), total),
+        cards=cards(recipe, lambda given: memory(load_at(given), 2, shared=False).peak.total),
     )
     if recipe.train.optimizer_in_backward and processes > 1:
         text = f"gradients of {processes} processes cannot be added up once they are used; start one process"
