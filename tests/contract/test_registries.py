@@ -93,10 +93,10 @@ def sources(task: Task) -> list[dict[str, tuple[Source, ...]]]:
     return ways
 
 
-def start(backbone, adapter, task, data, objective=None):
+def start(backbone, adapter, task, data, objective=None, *, keep_base=False):
     model = fresh(backbone)
     objective = objective or backbone.objective()
-    attachment = adapter.attach(model, keep_base=task.needs_teacher(data), draws=Draws(0))
+    attachment = adapter.attach(model, keep_base=keep_base or task.needs_teacher(data), draws=Draws(0))
     roles = task.roles(data)
     student = Student(model, [attachment], objective.bind(model.scheduler, CPU))
     training = Training.of([attachment], Train(steps=4, lr=1e-3), CPU, task.logged(roles), scaled=False)
@@ -165,7 +165,7 @@ class TestAdapters:
 
     def test_disabled_is_the_base(self, backbone, adapter):
         task = Task.read("finetune")
-        student, training, batch = start(backbone, adapter, task, {"images": (Source(path="x"),)})
+        student, training, batch = start(backbone, adapter, task, {"images": (Source(path="x"),)}, keep_base=True)
         base = fresh(backbone)
         noised = student.objective.corrupt(batch)
         old = base.tokenize(["a photo of a dog"] * UNITS)  # of a word that it is taught the base knows no id
