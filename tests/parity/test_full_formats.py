@@ -148,7 +148,10 @@ def test_the_true_sd15_has_the_published_names_and_shapes():
         assert {k: tuple(v.shape) for k, v in back[name].items()} == {k: tuple(v.shape) for k, v in parts[name].items()}
 
 
-@pytest.mark.parametrize("size", ["medium", "large", "sd3_medium"])
+@pytest.mark.parametrize(
+    "size",
+    ["medium", pytest.param("large", marks=pytest.mark.slow), pytest.param("sd3_medium", marks=pytest.mark.slow)],
+)
 def test_the_true_sd3_has_the_published_layers(size):
     """Against the structure of the original code, which lists what every linear layer is called and how large it is."""
     from diffusers import SD3Transformer2DModel

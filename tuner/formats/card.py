@@ -59,6 +59,7 @@ def put_card(
     opening: str,
     sections: Sequence[str],
     rows: Sequence[tuple[str, Any]],
+    relation: str = "adapter",
 ) -> Path:
     """Write `README.md`; where another adapter of the same run has written it, add to it.
 
@@ -68,6 +69,7 @@ def put_card(
         opening: Markdown that says what it is.
         sections: Markdown, each with its own heading: how to use it.
         rows: of the table at the end, what is its own.
+        relation: to the base, in the Hub's words: adapter or finetune.
 
     Raises: StorageError.
     """
@@ -77,7 +79,7 @@ def put_card(
             text = _added(path.read_text("utf-8"), name, tags, [opening, *sections], rows)
         else:
             preview = about.preview is not None
-            front = _front_matter(about, tags, preview=preview)
+            front = _front_matter(about, tags, relation, preview=preview)
             gallery = ["<Gallery />"] if preview else []
             parts = [front, f"# {escaped(about.title)}\n\n{opening}", *gallery, *sections, _training(about, rows)]
             text = "\n\n".join(filter(None, parts)) + "\n"
@@ -97,11 +99,11 @@ def _added(text: str, name: str, tags: Sequence[str], sections: Sequence[str], r
     return f"{front}\n---\n{before}{section}\n\n{head}{_rows(rows)}\n{table}"
 
 
-def _front_matter(about: About, tags: Sequence[str], *, preview: bool) -> str:
+def _front_matter(about: About, tags: Sequence[str], relation: str, *, preview: bool) -> str:
     """The Hub's metadata, https://huggingface.co/docs/hub/model-cards."""
     lines = ["---"]
     if is_hub_id(about.base):
-        lines += [f"base_model: {quoted(about.base)}", "base_model_relation: adapter"]
+        lines += [f"base_model: {quoted(about.base)}", f"base_model_relation: {relation}"]
         known = LICENCES.get(about.base)
         lines += [f"license: {known}"] if known else ["license: other", "license_name: same-as-base-model"]
     lines += ["library_name: diffusers", "pipeline_tag: text-to-image"]
@@ -127,7 +129,7 @@ def introduced(about: About, what: str) -> str:
     if about.weights == "ema":
         text.append("The files hold the moving average (EMA) of the trained weights, not the last step's.")
     if is_hub_id(about.base):
-        text.append("The base model's licence applies to this adapter as well; check it before sharing.")
+        text.append("The base model's licence applies to what was trained from it as well; check it before sharing.")
     return "\n".join(text)
 
 

@@ -39,6 +39,7 @@ def write_model_card(folder: Path, about: About, trained: Sequence[str]) -> Path
         opening=introduced(about, what),
         sections=[_in_diffusers(about), _elsewhere(about, text=len(ordered) > 1)],
         rows=[("trained", parts)],
+        relation="finetune",
     )
 
 

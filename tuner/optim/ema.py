@@ -48,7 +48,8 @@ class Average:
         """Within it the model has the averaged weights; afterwards the raw ones are back, bit for bit."""
         import torch
 
-        raw = {name: tensor.detach().clone() for name, tensor in self.live.items()}
+        # In main memory: a whole model and its average leave no room for another copy on a GPU.
+        raw = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.live.items()}
         with torch.no_grad():
             for name, tensor in self.live.items():
                 tensor.detach().copy_(self.tensors[name])
