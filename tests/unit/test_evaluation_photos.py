@@ -87,6 +87,16 @@ def test_a_style_is_compared_with_what_it_learned_from_where_it_is_named():
     assert named.subject == "a house in sks style"
 
 
+def test_of_pairs_what_was_chosen_counts():
+    recipe = load_recipe("dpo", rehearse=True)
+    chosen = sorted((toybox.PICTURES / "pairs" / "chosen").glob("*.png"))
+    found = learned_from(recipe, None, "a green house")
+    assert len(found.photos) == len(chosen)
+    assert found.subject == "a green house"
+    assert images.decode(chosen[0].read_bytes(), "x", "white").tobytes() == found.photos[0].tobytes()
+    assert not learned_from(recipe, None).photos
+
+
 def test_photos_without_a_subject_are_not_ignored(tmp_path):
     with pytest.raises(UsageError, match="--photos has nothing"):
         learned_from(load_recipe("lora", [], rehearse=True), tmp_path)

@@ -58,7 +58,8 @@ def learned_from(recipe: Recipe, elsewhere: Path | None, subject: str | None = N
     chosen, notes = _choose(sources[role], subject, elsewhere)
     source = sources[role][chosen]
     found = _scanned(recipe, role, source, elsewhere, subject)
-    examples = found.examples[role]
+    # A source of pairs gives the pictures of two roles, of which the first is what was liked.
+    examples = found.examples.get(role) or found.examples[recipe.task.roles(sources)[0].name]
     if len(examples) > MOST:
         notes.append(
             f"likeness to {len(examples) - MOST} of {len(examples)} photos: the first {MOST} are compared with"
@@ -68,7 +69,7 @@ def learned_from(recipe: Recipe, elsewhere: Path | None, subject: str | None = N
     captions = [caption for example in examples for caption in example.captions]
     return Learned(
         photos,
-        subject or source.caption or next(filter(None, captions), None),
+        subject or next(iter(source.spoken), None) or next(filter(None, captions), None),
         _plain(sources.get(PRIOR, ()), chosen, len(sources[role])),
         tuple(notes),
     )
