@@ -14,6 +14,8 @@ LABELS = {
     "file": "file",
     "problem": "problem",
     "format": "keys",
+    "token": "word",
+    "vectors": "vectors",
     "family": "base family",
     "base": "base",
     "title": "title",
@@ -42,12 +44,18 @@ def inspect(
     if as_json:
         emit(facts)
         return 0
+    for fact in (facts, *facts["beside"]):
+        show(fact)
+    return 0
+
+
+def show(facts: dict[str, Any]) -> None:
+    """Print what is known of one file."""
     rows = [(label, said(key, facts[key])) for key, label in LABELS.items() if facts.get(key) not in (None, {}, [])]
     rows += [("loads in" if number == 0 else "", text) for number, text in enumerate(tools(facts["loads_in"]))]
     typer.echo(columns(rows))
     if facts.get("recipe"):
-        typer.echo("\nIt carries the recipe that made it; `--json` shows it.")
-    return 0
+        typer.echo("\nIt carries the recipe that made it; `--json` shows it.\n")
 
 
 def said(key: str, value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .container import Header, read_header
-from .find import find_file, kind_of
+from .find import find_files, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,18 +21,21 @@ DTYPES: Mapping[str, str] = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F64"
 def inspect_file(path: str | Path) -> dict[str, Any]:
     """What is known of an adapter file (or of the one in a run's folder), as values that JSON can hold.
 
-    Keys: `file`, `kind`, `format`, `backbone`, `family`, `rank`, `alpha`, `targets`, `parameters`, `dtype`,
+    Keys: `file`, `beside`, `kind`, `format`, `backbone`, `family`, `rank`, `alpha`, `targets`, `parameters`, `dtype`,
     `size_bytes`, `title`, `trigger`, `base`, `base_identity`, `weights`, `resolution`, `steps`, `recipe`, `loads_in`,
-    `problem`. What the file does not tell is None; `problem` says why it cannot be used.
+    `problem`. What the file does not tell is None; `problem` says why it cannot be used; `beside` holds the same of
+    other files that are loaded along with it, as after a run that taught a word together with a LoRA. A kind may have
+    keys of its own.
 
     Raises: DataError where the file is no readable safetensors file.
     """
-    file = find_file(Path(path))
+    file, *others = find_files(Path(path))
     header = read_header(file)
     kind = kind_of(header)
     told = _told(file, header.metadata)
     facts: dict[str, Any] = {
         "file": file.name,
+        "beside": [inspect_file(other) for other in others],
         "kind": kind.name,
         "format": None,
         "backbone": None,
