@@ -47,7 +47,7 @@ class LoRA(Adapter, name="lora"):
     text_encoder_lr: float | None = Field(default=None, gt=0, le=100)
     """Also train the text encoder's attention, at this peak learning rate; null leaves the text encoder as it is."""
 
-    rehearsal = {"train.lr": 2e-3}  # said again, for a run that also teaches a word
+    rehearsal = {"train.steps": 250, "train.lr": 2e-3}  # said again, for a run that also teaches a word
 
     @property
     def scale(self) -> float:
