@@ -64,6 +64,7 @@ SETTINGS: Mapping[str, str] = {
     "flip": "data.flip",
     "task": "task.name",
     "prior_weight": "task.prior_weight",
+    "beta": "task.beta",
     "objective": "objective.name",
     "min_snr_gamma": "objective.min_snr_gamma",
     "noise_offset": "objective.noise_offset",

@@ -25,6 +25,7 @@ TABLE: Mapping[str, str] = {
     "images": "pictures",
     "prior_images": "class pictures",
     "prior_weight": "weight of the class pictures",
+    "beta": "beta of the preferences",
     "lr": "learning rate",
     "text_encoder_lr": "learning rate of the text encoder",
     "schedule": "schedule",

@@ -46,7 +46,9 @@ def cache_costs(
     flips = 2 if data.flip else 1
     own = [exposure for exposure in seen if not exposure.mirrors]
     # A unit lives in its first role's bucket, so pictures of the other roles are encoded in each of the sizes.
-    others = sum(e.pictures for e in own[1:]) * max(1, len(buckets))
+    # One that is of a pair has its bucket from the other, so it is encoded in that one alone.
+    paired = {role.name for role in recipe.task.roles(recipe.sources) if role.beside}
+    others = sum(e.pictures * (1 if e.role in paired else max(1, len(buckets))) for e in own[1:])
     count = (own[0].pictures + others) * flips
     pixels = [bucket.size[0] * bucket.size[1] for bucket in buckets for _ in range(bucket.pictures)]
     area = sum(pixels) / len(pixels) if pixels else data.resolution**2
