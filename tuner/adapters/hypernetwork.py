@@ -42,8 +42,6 @@ class Hypernetwork(Adapter, name="hypernetwork"):
     On sd15 as AUTOMATIC1111 has them; on sd35, where no other tool has them, before the text's keys and values.
     """
 
-    rehearsal = {"train.lr": 2e-3}
-
     sizes: Literal["all", "text"] | Sizes = "all"
     """Widths of the tokens to rewrite, a pair of networks each: all that there are, text for the text's alone, or a
     list such as [768, 320] (on SD1.5 768 is the text; 320, 640 and 1280 are the picture)."""

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeGuard, get_args
 
 from ..atomic import storage
 from ..errors import DataError, NumbersError
@@ -20,7 +20,7 @@ from .families import FAMILIES
 from .metadata import run_header
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import torch
@@ -114,7 +114,7 @@ def from_words(words: Mapping[str, Any]) -> Structure:
     )
 
 
-def _numbers(value: object) -> bool:
+def _numbers(value: object) -> TypeGuard[Sequence[float]]:
     return isinstance(value, list | tuple) and all(
         isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in value
     )

@@ -56,9 +56,9 @@ def unload_hypernetwork(pipe: DiffusionPipeline, name: str) -> bool:
     """As `FileKind.unload`; with its last hypernetwork, the denoiser is as it was."""
     from ..nn.key_value_hooks import chain_of, detach
 
-    denoisers = [pipe.components.get(family.denoiser) for family in FAMILIES.values()]
-    for denoiser in denoisers:
-        chain = None if denoiser is None else chain_of(denoiser)
+    parts = [pipe.components.get(family.denoiser) for family in FAMILIES.values()]
+    for denoiser in (part for part in parts if part is not None):
+        chain = chain_of(denoiser)
         if chain is not None and name in chain.members:
             detach(denoiser, name)
             return True

@@ -25,14 +25,15 @@ def read_pickle(path: Path) -> Any:
     Raises: DataError where the file is broken, too large, or asks for anything else.
     """
     import pickle
+    import struct
 
     import torch
 
     _check_size(path)
     # what torch's reader, its zip reader and its own interpreter of pickles let through for damaged files
     faults = (
-        pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, IndexError,
-        AttributeError, AssertionError, OverflowError, MemoryError, NotImplementedError, RecursionError,
+        pickle.UnpicklingError, struct.error, zipfile.BadZipFile, ArithmeticError, AssertionError, AttributeError,
+        BufferError, EOFError, ImportError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError,
     )  # fmt: skip
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
