@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tuner.errors import DataError, NumbersError
 from tuner.formats.about import About
 from tuner.formats.container import read_header
-from tuner.formats.find import find_files, kind_of
+from tuner.formats.find import find_file, find_files, kind_of
 from tuner.formats.inspect import inspect_file
 from tuner.formats.textual_inversion import write_word
 from tuner.formats.word_kind import describe
@@ -136,3 +136,5 @@ def test_a_folder_of_two_kinds_holds_both(tmp_path):
     for name in (DIFFUSERS_FILE, "run.safetensors"):
         save_file(factors, tmp_path / name)
     assert {file.name for file in find_files(tmp_path)} == {"toy.safetensors", DIFFUSERS_FILE}
+    assert find_file(tmp_path, "lora").name == DIFFUSERS_FILE
+    assert find_file(tmp_path, "textual_inversion").name == "toy.safetensors"

@@ -33,7 +33,7 @@ def export(
     known = list(dict.fromkeys(word for kind in KINDS for word in kind.exports))
     if to not in known:
         raise UsageError(f"--to {to!r} is no kind of keys", f"there is {', '.join(known)}")
-    source = find_file(file)
+    source = find_file(file, next(kind.name for kind in KINDS if to in kind.exports))
     kind = kind_of(read_header(source))
     if to not in kind.exports:
         own = f"it is written for {', '.join(kind.exports)}" if kind.exports else "it is loaded as it is"

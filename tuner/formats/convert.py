@@ -62,7 +62,7 @@ def convert(path: str | Path, to: Style, out: Path) -> Converted:
     """
     from pathlib import Path
 
-    source = find_file(Path(path))
+    source = find_file(Path(path), "lora")
     if out.exists():
         raise UsageError(f"{out} is there already", "choose another name with --out")
     header = read_header(source)

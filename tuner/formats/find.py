@@ -57,9 +57,10 @@ def find_files(path: Path) -> list[Path]:
     raise DataError(f"{path}: holds no {DIFFUSERS_FILE}", "give the .safetensors file itself")
 
 
-def find_file(path: Path) -> Path:
-    """The adapter file at `path`, the first where a folder holds several kinds. Raises: DataError."""
-    return find_files(path)[0]
+def find_file(path: Path, kind: str = "") -> Path:
+    """The adapter file at `path`; of a folder with several kinds the one named, else the first. Raises: DataError."""
+    files = find_files(path)
+    return next((file for file in files if len(files) > 1 and kind_of(read_header(file)).name == kind), files[0])
 
 
 def _in_folder(folder: Path) -> list[Path]:
