@@ -36,6 +36,8 @@ SD2_WIDTH = 1024
 """The text of Stable Diffusion 2. A1111's form offers it beside SD1's widths, where it matches nothing."""
 FORKED = ("skip_connection", "upsample_linear")
 """Words of a fork of A1111's trainer that change what the networks compute."""
+PLAIN = (str, bool, int, float, list, tuple, type(None))
+"""What A1111's words are made of."""
 OLD_NAMES = {
     f"linear{number + 1}.{part}": f"linear.{number}.{part}" for number in (0, 1) for part in ("weight", "bias")
 }
@@ -186,6 +188,8 @@ def _read(path: Path) -> _Read:
             "only hypernetworks are imported from pickles",
         )
     words = {key: value for key, value in tree.items() if isinstance(key, str)}
+    if strange := [key for key, value in words.items() if not isinstance(value, PLAIN)]:
+        raise DataError(f"{path}: its {strange[0][:40]!r} is no number, text or list")
     if forked := [key for key in FORKED if words.get(key)]:
         raise DataError(f"{path}: was trained by a fork of A1111 with {forked[0]}, which A1111 itself does not know")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,9 @@ def read_pickle(path: Path) -> Any:
         BufferError, EOFError, ImportError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError,
     )  # fmt: skip
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a damaged file it guesses which pickle it is
+            return torch.load(path, map_location="cpu", weights_only=True)
     except faults as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise DataError(f"{path}: cannot be read without running what it asks for: {first}", _HINT) from error
