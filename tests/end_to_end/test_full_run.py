@@ -66,6 +66,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_stopped_run_goes_on_bit_for_bit(way, pictures, tmp_path):
     adapter, train = WAYS[way]

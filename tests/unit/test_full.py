@@ -293,3 +293,58 @@ def test_several_processes_cannot_use_gradients_up(tmp_path):
     refused = plan(made, machine=NOWHERE, processes=2).refusals
     assert any("gradients of 2 processes" in line for line in refused)
     assert not plan(made, machine=NOWHERE).refusals
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"ema": {"decay": 0.9}},
+        {"optimizer": "adafactor", "optimizer_in_backward": True, "max_grad_norm": None},
+    ],
+    ids=["adamw", "adafactor in backward"],
+)
+def test_in_bfloat16_going_on_is_exact(keys, sd35_folder):
+    """Rounding draws the same at a step, whether or not the run was stopped before it."""
+    from tuner.data.sources import Source
+    from tuner.loop import accumulate, update
+    from tuner.processes import Processes
+    from tuner.sections import Train
+    from tuner.student import Student
+    from tuner.tasks import Task
+    from tuner.training import Training
+    from tuner.types import Batch
+
+    task, train = Task.read("finetune"), Train.model_validate({"steps": 4, "lr": 1e-3, **keys})
+
+    def start() -> tuple[Student, Training, Batch]:
+        model = load_sd35(sd35_folder)
+        attachment = attached(model, weights="bf16")
+        objective = model.backbone.objective()
+        roles = task.roles({"images": (Source(path="x"),)})
+        student = Student(model, [attachment], objective.bind(model.scheduler, torch.device("cpu")))
+        training = Training.of([attachment], train, torch.device("cpu"), task.logged(roles), scaled=False)
+        g = torch.Generator().manual_seed(7)
+        shapes = {"latent": (2, 16, 8, 8), "channel": (2, 16, 1, 1), "scalar": (2,)}
+        draws = {name: torch.rand(shapes[draw.shape], generator=g) for name, draw in objective.needs().items()}
+        latents = torch.randn(2, 16, 8, 8, generator=g)
+        return student, training, Batch(latents, draws, model.tokenize(["a dog"] * 2), torch.full((2,), 0.5), roles)
+
+    def go(student: Student, training: Training, batch: Batch, steps: range) -> None:
+        for step in steps:
+            sums = accumulate(student, task, training, [batch], step=step, draws=Draws(0), processes=Processes())
+            update(training, sums, step=step, max_grad_norm=train.max_grad_norm)
+
+    student, whole, batch = start()
+    go(student, whole, batch, range(2))
+    saved = {group: {k: v.clone() for k, v in own.items()} for group, own in whole.tensors().items()}
+    go(student, whole, batch, range(2, 4))
+    student, second, batch = start()
+    second.restore(saved)
+    go(student, second, batch, range(2, 4))
+    want, found = whole.tensors(), second.tensors()
+    assert {p.dtype for p in want["adapter.0"].values()} == {torch.bfloat16}
+    assert any(not torch.equal(p, saved["adapter.0"][name]) for name, p in want["adapter.0"].items())
+    for group, own in want.items():
+        assert found[group].keys() == own.keys()
+        assert all(torch.equal(found[group][name], value) for name, value in own.items()), group
+    assert float(want["counters"]["tally.grad_norm"]) > 0
