@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from ..parts import Choice, Problem
+from .habits import Habits
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +73,10 @@ class Backbone(Choice):
     """Names of its whole-number or yes-or-no fields that say how text is read, in pictures as in training."""
     rehearsal: ClassVar[Mapping[str, Any]]
     """What `--rehearse` sets, by key path; a key whose section the recipe lacks is passed over."""
+    pipelines: ClassVar[str] = ""
+    """Pattern of the names of diffusers' pipelines for this family, as model_index.json has them."""
+    file_mark: ClassVar[str] = ""
+    """Part of a key that only single files of this family have."""
 
     @abstractmethod
     def load(self, *, device: torch.device, dtype: torch.dtype, read: Collection[str] | None = None) -> DiffusionModel:
@@ -109,6 +114,18 @@ class Backbone(Choice):
     def problems(self, recipe: Recipe) -> Sequence[Problem]:
         """What this backbone cannot do; see `Task.problems`."""
         return ()
+
+    def habits(self) -> Habits:
+        """How this very base is drawn where nobody says otherwise."""
+        return Habits()
+
+    def size_step(self) -> int:
+        """Sides of pictures are multiples of this many pixels; a UNet halves its latents three times."""
+        return self.layout().factor * 8
+
+    def pipeline_call(self, side: int) -> Mapping[str, Any]:
+        """Keywords by which diffusers' pipeline draws squares of `side` pixels as is usual here."""
+        return {"num_inference_steps": self.habits().steps}
 
     def objective(self) -> Objective:
         """The objective that the weights were pretrained with, at its defaults."""

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from ..errors import DataError
 from . import sd15_sites
 from .base import Backbone, DiffusionModel, Layout, Site
+from .habits import Habits
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,6 +29,8 @@ class SD15(Backbone, name="sd15"):
     default_objective = "ddpm"
     text_components = ("text_encoder",)
     text_settings = ("clip_skip",)
+    pipelines = r"StableDiffusion(Img2Img|Inpaint)?Pipeline"
+    file_mark = "input_blocks."
     rehearsal = {
         "backbone.model": TOYBOX,
         "backbone.revision": None,
@@ -60,6 +63,10 @@ class SD15(Backbone, name="sd15"):
         from .sd15_model import load
 
         return load(self, device=device, dtype=dtype, read=read)
+
+    def habits(self) -> Habits:
+        """The pipeline's guidance; the toybox obeys at less."""
+        return Habits(guidance=5.0) if self.model == TOYBOX else Habits()
 
     def layout(self) -> Layout:
         from .unet_layout import layout
