@@ -90,6 +90,8 @@ class Preparing:
         for warning in model.warnings:
             self.watcher.warn(warning)
         objective = recipe.bound_objective.bind(model.scheduler, where.device)
+        for note in recipe.bound_objective.notes(model.scheduler):
+            self.watcher.say(note)
         self.watcher.phase("caching")
         prepared = self._encoded(found, model, objective, Cache(), draws, where)
         base = {name: model.identity(name) for name in model.components}

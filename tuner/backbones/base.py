@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -23,38 +22,11 @@ if TYPE_CHECKING:
     from ..objectives import Objective
     from ..recipe import Recipe
     from ..types import Cond, Posterior, Tokens
+    from .layout import Layout
     from .weights import Weights
 
 Site = Literal["cross_attention", "attention", "attention_mlp", "all_linear", "context_kv"]
 """Places that an adapter may touch. Each backbone translates them to module names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What is known of a base model without its weights: enough to plan a run."""
-
-    factor: int
-    """Pixels a latent cell, along one side."""
-    channels: int
-    """Latent channels C."""
-    tokens: int
-    """Text tokens L that a caption may have, the start and end marks included."""
-    parameters: Mapping[str, int]
-    """Number of parameters of each component, by diffusers' name (`unet`, `vae`, `text_encoder`)."""
-    linears: Mapping[str, Mapping[str, tuple[int, int]]]
-    """(in, out) features of every linear layer by component (denoiser, text encoders) and full name."""
-    activation_bytes: int
-    """Saved activations of one example at `activation_px` in 16-bit, without gradient checkpointing."""
-    activation_px: int
-    """The square side that `activation_bytes` was counted at."""
-    max_side_px: int | None = None
-    """The longest side that the denoiser has positions for; None where there is no end."""
-    pretrained_px: int | None = None
-    """Side of the largest square that the base was pretrained on; None where that is not known."""
-    text_width: int | None = None
-    """Width D of the text that the denoiser takes; None where it is the input of the layers at `context_kv`."""
-    caption_tokens: int | None = None
-    """Of `tokens`, those that a caption may fill; None where it is all of them."""
 
 
 class Backbone(Choice):
@@ -155,6 +127,8 @@ class DiffusionModel(ABC):
     """What may spoil a run with this model; warned about once."""
     weights: Mapping[str, Weights] = MappingProxyType({})
     """By component, weights that can leave memory; a component that is not here stays, and waits on the CPU."""
+    reads_on: str = "another one"
+    """The text encoder that reads on where the shortest one ends, in words."""
     remembered: Mapping[tuple[str | bool, ...], Cond] = MappingProxyType({})
     """What `read_ahead` has read."""
 

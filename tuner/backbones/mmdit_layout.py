@@ -7,7 +7,7 @@ from importlib.resources import files
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
-from .base import Layout
+from .layout import Layout
 from .unet_layout import text_layers, vae_layers
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def layout(configs: Mapping[str, Mapping[str, Any]], *, t5_length: int) -> Layou
             layers[name] = list(projected_text_layers(configs[name]))
     if "text_encoder_3" in configs:
         layers["text_encoder_3"] = list(t5_layers(configs["text_encoder_3"]))
+    caption_lengths = {clip_length(configs), *([t5_length] if "text_encoder_3" in configs else [])}
     return Layout(
         factor=2 ** (len(configs["vae"]["block_out_channels"]) - 1),
         channels=configs["vae"]["latent_channels"],
@@ -73,7 +74,9 @@ def layout(configs: Mapping[str, Mapping[str, Any]], *, t5_length: int) -> Layou
         max_side_px=configs["transformer"]["pos_embed_max_size"] * _cell(configs),
         pretrained_px=1440 if configs["transformer"].get("dual_attention_layers") else 1024,
         text_width=configs["transformer"]["joint_attention_dim"],
-        caption_tokens=max(clip_length(configs), t5_length if "text_encoder_3" in configs else 0),
+        caption_tokens=max(caption_lengths),
+        shared_tokens=min(caption_lengths) if len(caption_lengths) > 1 else None,
+        scheduler=configs.get("scheduler", {}),
     )
 
 

@@ -9,13 +9,15 @@ from pydantic import Field, model_validator
 
 from ..errors import DataError
 from . import sd15_sites
-from .base import Backbone, DiffusionModel, Layout, Site
+from .base import Backbone, DiffusionModel, Site
 from .habits import Habits
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import torch
+
+    from .layout import Layout
 
 TOYBOX = "toybox"
 

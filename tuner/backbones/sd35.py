@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from ..errors import DataError
 from . import sd35_sites
-from .base import Backbone, DiffusionModel, Layout, Site
+from .base import Backbone, DiffusionModel, Site
 from .habits import Habits
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..parts import Problem
     from ..recipe import Recipe
+    from .layout import Layout
 
 TOYBOX = "toybox"
 MULTIPLE_PX = 16
@@ -171,7 +172,7 @@ def _published(model: str) -> Any:
 def _folder_configs(folder: Path, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     from .loading import read_json
 
-    paths = {name: folder / name / "config.json" for name in names}
+    paths = {name: folder / name / f"{'scheduler_' if name == 'scheduler' else ''}config.json" for name in names}
     return {name: read_json(path) for name, path in paths.items() if path.is_file()}
 
 

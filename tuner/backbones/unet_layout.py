@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from .base import Layout
+from .layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

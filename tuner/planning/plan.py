@@ -144,7 +144,7 @@ def plan(
     seen = exposures(total, pictures, {role.name: role.mirrors for role in roles if role.mirrors})  # type: ignore[arg-type]
     buckets = bucket_table(scan.examples.get(first, ()), recipe.data)
     everyone = [example for examples in scan.examples.values() for example in examples]
-    captions = caption_facts(everyone, (layout.caption_tokens or layout.tokens) - 2)
+    captions = caption_facts(everyone, (layout.caption_tokens or layout.tokens) - 2, fits(layout.shared_tokens))
     counts = [count for adapter in recipe.adapters for count in adapter.count(recipe.backbone, layout)]
     trainable = sum(count.parameters for count in counts)
     held = len(scan.examples.get(HELD_OUT, ()))
@@ -176,11 +176,16 @@ def plan(
         places=places(recipe, total, trainable, state, caches[0].bytes, sum(generate.values()), run_dir),
         steps_a_second=steps_a_second,
         refused=[(item.name, item.reason) for item in scan.refused],
-        notes=[*scan.notes, *beyond_pretraining(layout, sizes)],
+        notes=[*scan.notes, *beyond_pretraining(layout, sizes), *recipe.bound_objective.notes(layout.scheduler)],
         validation=validation_cost(recipe, held, total.units_a_step * len(roles), total),
     )
     result.refusals.extend([*refusals(result), *beyond_positions(layout, sizes)])
     return result
+
+
+def fits(tokens: int | None) -> int | None:
+    """Of a window of tokens, those between its marks."""
+    return None if tokens is None else tokens - 2
 
 
 def title(recipe: Recipe) -> str:
