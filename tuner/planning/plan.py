@@ -179,7 +179,8 @@ def plan(
         notes=[*scan.notes, *beyond_pretraining(layout, sizes), *recipe.bound_objective.notes(layout.scheduler)],
         validation=validation_cost(recipe, held, total.units_a_step * len(roles), total),
     )
-    result.refusals.extend([*refusals(result), *beyond_positions(layout, sizes)])
+    starts = [line for adapter in recipe.adapters for line in adapter.initial_problems(recipe.backbone)]
+    result.refusals.extend([*refusals(result), *beyond_positions(layout, sizes), *starts])
     return result
 
 
