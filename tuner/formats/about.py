@@ -61,6 +61,7 @@ SETTINGS: Mapping[str, str] = {
     "seed": "train.seed",
     "crop": "data.crop",
     "caption_dropout": "data.caption_dropout",
+    "encoder_dropout": "data.encoder_dropout",
     "flip": "data.flip",
     "task": "task.name",
     "prior_weight": "task.prior_weight",
@@ -68,6 +69,11 @@ SETTINGS: Mapping[str, str] = {
     "min_snr_gamma": "objective.min_snr_gamma",
     "noise_offset": "objective.noise_offset",
     "input_perturbation": "objective.input_perturbation",
+    "levels": "objective.levels",
+    "shift": "objective.shift",
+    "weighting": "objective.weighting",
+    "t5": "backbone.t5",
+    "t5_length": "backbone.t5_length",
     "clip_skip": "backbone.clip_skip",
 }
 """Facts that the recipe itself tells, by key path; a path that this recipe lacks is left out."""
@@ -108,6 +114,10 @@ class About:
     """The resolved recipe as YAML, paths reduced to their last part, no tokens."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """`Facts` and the recipe's own (`SETTINGS`, `text_encoder_lr`), by name."""
+    call: Mapping[str, Any] = field(default_factory=lambda: {"num_inference_steps": 25})
+    """Keywords of a call of diffusers' pipeline (`Backbone.pipeline_call`)."""
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    """What that pipeline's scheduler has to be told to draw as the run did; empty where the base says it already."""
     weights: Literal["raw", "ema"] = "raw"
     """Whether the tensors are the trained weights or their moving average."""
     made: str | None = None
@@ -164,6 +174,7 @@ def about_run(  # noqa: PLR0913  (a record with as many fields)
     lrs = [adapter["text_encoder_lr"] for adapter in tree["adapters"] if adapter.get("text_encoder_lr") is not None]
     first = recipe.sources.get(next(iter(recipe.task.sources)), ())
     captions = {source.caption for source in first}
+    side = recipe.data.resolution
     caption = captions.pop() if len(captions) == 1 else None
     return About(
         name=name,
@@ -177,13 +188,24 @@ def about_run(  # noqa: PLR0913  (a record with as many fields)
         trigger=recipe.data.trigger,
         sample_prompts=tuple(recipe.sample.prompts),
         negative=recipe.sample.negative,
-        resolution=recipe.data.resolution,
+        resolution=side,
+        call=recipe.backbone.pipeline_call(side),
+        sampler=_sampler(recipe),
         recipe=recipe_text,
         facts={**told, **({"text_encoder_lr": lrs[0]} if lrs else {}), **facts},
         weights=weights,
         made=made,
         preview=preview,
     )
+
+
+def _sampler(recipe: Recipe) -> Mapping[str, Any]:
+    """What the objective changes in the base's scheduler, for squares of the recipe's resolution."""
+    layout, objective = recipe.backbone.layout(), recipe.bound_objective
+    if layout.scheduler and not objective.notes(layout.scheduler):
+        return {}
+    cells = recipe.data.resolution // layout.factor
+    return objective.scheduler_changes(cells, cells)
 
 
 def _at(tree: Mapping[str, Any], path: str) -> Any:

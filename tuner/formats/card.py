@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import storage
 from .about import is_hub_id
 from .families import FAMILIES, TURNED_IN_COMFY, turned_in_comfy
+from .flow_facts import PARTS, in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from .about import About
@@ -36,7 +38,13 @@ TABLE: Mapping[str, str] = {
     "ema_decay": "EMA decay",
     "min_snr_gamma": "min-SNR gamma",
     "noise_offset": "noise offset",
+    "levels": "noise levels, before the shift",
+    "shift": "shift of the noise levels",
+    "weighting": "weighting of the noise levels",
+    "t5": "T5 reads, too",
+    "t5_length": "tokens that T5 reads",
     "caption_dropout": "caption dropout",
+    "encoder_dropout": "dropout of single text encoders",
     "seed": "seed",
     "validation_loss": "validation loss",
     "best": "best checkpoint so far",
@@ -105,6 +113,8 @@ def _use_in_diffusers(about: About, layers: Sequence[Pair]) -> str:
     family = FAMILIES[about.family]
     pipeline, denoiser = family.pipeline, family.denoiser
     text_trained = any(pair.component.startswith("text_encoder") for pair in layers)
+    left_out = ", text_encoder_3=None, tokenizer_3=None" if about.facts.get("t5") is False else ""
+    shifted = _scheduler_line(about)
     alone = ", without the text encoder's part, so here the pipeline is better" if text_trained else ""
     return f"""## In diffusers
 
@@ -116,14 +126,14 @@ from diffusers import {pipeline}
 
 {_base_lines(about)}
 device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
-pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype).to(device)
-pipe.load_lora_weights(".", weight_name="pytorch_lora_weights.safetensors", adapter_name="learned")
+pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype{left_out}).to(device)
+{shifted}pipe.load_lora_weights(".", weight_name="pytorch_lora_weights.safetensors", adapter_name="learned")
 pipe.set_adapters("learned", 1.0)  # the strength
 
-image = pipe({_example(about)!r}, num_inference_steps=25).images[0]
+image = pipe({_example(about)!r}, {_keywords(about.call)}).images[0]
 image.save("picture.png")
 ```
-
+{_as_trained(about)}
 On the {_noun(denoiser)} alone{alone}:
 
 ```python
@@ -132,9 +142,33 @@ from diffusers import {pipeline}
 
 {_base_lines(about)}
 device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
-pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype).to(device)
+pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype{left_out}).to(device)
 pipe.{denoiser}.load_lora_adapter(".", weight_name="pytorch_lora_weights.safetensors", prefix="{denoiser}")
 ```{_old_loader(denoiser)}"""
+
+
+def _keywords(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())
+
+
+def _scheduler_line(about: About) -> str:
+    """The code that makes the pipeline's scheduler draw as the run did."""
+    if not about.sampler:
+        return ""
+    return f"pipe.scheduler = pipe.scheduler.from_config(pipe.scheduler.config, {_keywords(about.sampler)})\n"
+
+
+def _as_trained(about: About) -> str:
+    """What else a prompt's reading and a picture's sampling have to be like, where that is a choice."""
+    facts, lines = about.facts, []
+    if "t5_length" in facts:
+        reads = f"T5 read {facts['t5_length']} tokens of a caption" if facts.get("t5") else "T5 read nothing"
+        zeros = "" if facts.get("t5") else f" and {facts['t5_length']} zeros stood in its place"
+        lines.append(f"In training {reads}{zeros}: `max_sequence_length` above says the same.")
+    if all(name in facts for name in PARTS):
+        words = f"Its noise levels were drawn from {in_words(facts['levels'])} at the shift {in_words(facts['shift'])}"
+        lines.append(f"{words}, weighting {in_words(facts['weighting'])}; where a tool asks for a shift, give it this.")
+    return "\n".join(["", *lines, ""]) if lines else ""
 
 
 def _old_loader(denoiser: str) -> str:
@@ -204,6 +238,10 @@ def _training(about: About, *, rank: int, alpha: float) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return in_words(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

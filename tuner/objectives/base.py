@@ -35,6 +35,10 @@ class Objective(Choice):
         """What to know of these settings on a base whose scheduler configuration this is."""
         return ()
 
+    def scheduler_changes(self, h: int, w: int) -> Mapping[str, Any]:
+        """What a base's scheduler has to be told elsewhere to draw latents (C, h, w) as they were trained."""
+        return {}
+
 
 def is_flow(scheduler: Mapping[str, Any]) -> bool:
     """Whether a base's scheduler configuration says that the base predicts a velocity along straight paths."""

@@ -66,6 +66,9 @@ class RectifiedFlow(Objective, name="rectified_flow"):
             "this run's samples follow the recipe, elsewhere set the shift for the adapter"
         ]
 
+    def scheduler_changes(self, h: int, w: int) -> Mapping[str, Any]:
+        return self.shift.sampling_at(h, w)
+
     def bind(self, scheduler: Mapping[str, Any], device: torch.device) -> BoundRectifiedFlow:
         if not is_flow(scheduler):
             said = scheduler.get("_class_name", "not named")
