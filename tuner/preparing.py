@@ -115,6 +115,8 @@ class Preparing:
             self.recipe, found, run_dir=self.place.path, machine=machine, processes=self.processes.count
         )
         planning.require(plan)
+        for line in plan.advice:
+            self.watcher.warn(line)
         if plan.validation and plan.validation.advice:
             self.watcher.warn(plan.validation.advice)
         return found

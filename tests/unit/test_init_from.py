@@ -331,6 +331,13 @@ def test_the_plan_imports_no_torch_for_it(saved, tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_rehearsal_scales_what_a_long_run_is_set_to(tmp_path):
+    train = "train: {steps: 9000, schedule: {name: constant, warmup: 1000}, ema: {decay: 0.99, every: 100}}"
+    (tmp_path / "r.yaml").write_text((TEXT % ("sd35", "rank: 4")).replace("train: {steps: 8}", train))
+    train = open_recipe(tmp_path / "r.yaml", rehearse=True).recipe.train
+    assert (train.schedule.warmup, train.ema.decay, train.ema.every) == (25, 0.95, 1)
+
+
 def test_a_rehearsal_begins_anew_and_says_so(tmp_path):
     (tmp_path / "r.yaml").write_text(TEXT % ("sd15", "rank: 4, init_from: runs/first"))
     reading = open_recipe(tmp_path / "r.yaml", rehearse=True)

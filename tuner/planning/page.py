@@ -77,6 +77,7 @@ def step_lines(plan: Plan) -> list[str]:
     return [
         f"{plural(total.steps, 'step')} of {plural(total.units_a_step, 'unit')}; a unit is {unit} picture",
         f"{plural_of(total.epochs, 'epoch')} of {epoch}",
+        *(f"note: {line}" for line in plan.advice),
     ]
 
 

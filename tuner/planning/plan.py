@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.held_out import ROLE as HELD_OUT
 from ..errors import StorageError, TunerError, UsageError
-from . import disk
+from . import disk, settings
 from .cache_cost import CacheCost, cache_costs
 from .length import Exposure, Length, exposures, length
 from .machine import Machine, find_machine
@@ -60,6 +60,8 @@ class Plan:
     notes: Sequence[str]
     validation: ValidationCost | None = None
     """What the held-out pictures cost; None without them."""
+    advice: Sequence[str] = ()
+    """Settings that will do less than they seem to."""
     refusals: list[str] = field(default_factory=list)
     """Why this run cannot be done here; empty where it can."""
 
@@ -178,9 +180,11 @@ def plan(
         refused=[(item.name, item.reason) for item in scan.refused],
         notes=[*scan.notes, *beyond_pretraining(layout, sizes), *recipe.bound_objective.notes(layout.scheduler)],
         validation=validation_cost(recipe, held, total.units_a_step * len(roles), total),
+        advice=settings.advice(recipe.train, total),
     )
     starts = [line for adapter in recipe.adapters for line in adapter.initial_problems(recipe.backbone)]
-    result.refusals.extend([*refusals(result), *beyond_positions(layout, sizes), *starts])
+    idle = settings.idle(recipe.train, total)
+    result.refusals.extend([*refusals(result), *beyond_positions(layout, sizes), *idle, *starts])
     return result
 
 
