@@ -130,7 +130,7 @@ pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype{left_out}).to(device)
 {shifted}pipe.load_lora_weights(".", weight_name="pytorch_lora_weights.safetensors", adapter_name="learned")
 pipe.set_adapters("learned", 1.0)  # the strength
 
-image = pipe({_example(about)!r}, {_keywords(about.call)}).images[0]
+{_call(about)}
 image.save("picture.png")
 ```
 {_as_trained(about)}
@@ -149,6 +149,15 @@ pipe.{denoiser}.load_lora_adapter(".", weight_name="pytorch_lora_weights.safeten
 
 def _keywords(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in values.items())
+
+
+def _call(about: About) -> str:
+    """The code that draws the example."""
+    prompt = repr(_example(about))
+    if len(about.call) < 2:
+        return f"image = pipe({prompt}, {_keywords(about.call)}).images[0]"
+    lines = "".join(f"    {name}={value!r},\n" for name, value in about.call.items())
+    return f"image = pipe(\n    {prompt},\n{lines}).images[0]"
 
 
 def _scheduler_line(about: About) -> str:
