@@ -197,3 +197,6 @@ class Log(Part):
     """Steps between lines of metrics.jsonl."""
     to: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], BeforeValidator(as_list)] = ()
     """Trackers that get the same numbers and samples. Each needs its package (extra `track`)."""
+    attention_logit: bool | None = None
+    """Also log the largest attention logit of each interval's last step, `attention_logit_max`; null does so where
+    queries and keys are not normalised (SD3 medium). That step takes about a twentieth longer."""

@@ -127,6 +127,8 @@ class DiffusionModel(ABC):
     """What may spoil a run with this model; warned about once."""
     weights: Mapping[str, Weights] = MappingProxyType({})
     """By component, weights that can leave memory; a component that is not here stays, and waits on the CPU."""
+    logits_may_grow: bool = False
+    """Whether nothing bounds its attention logits and 16-bit training of its kind has diverged by them."""
     reads_on: str = "another one"
     """The text encoder that reads on where the shortest one ends, in words."""
     remembered: Mapping[tuple[str | bool, ...], Cond] = MappingProxyType({})
