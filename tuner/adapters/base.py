@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -77,6 +77,13 @@ class Adapter(Choice):
     @abstractmethod
     def count(self, backbone: Backbone, layout: Layout) -> Sequence[Count]:
         """What it will train, from the layout alone: one entry a pattern or part. Imports no torch."""
+
+    def layers(self, backbone: Backbone, layout: Layout) -> Collection[str] | None:
+        """The denoiser's linear layers that it trains, by full name, each of which keeps its input for the gradient.
+
+        None where all of the denoiser's weights train. Imports no torch.
+        """
+        return ()
 
 
 class Attachment(ABC):

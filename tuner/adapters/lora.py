@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -86,6 +86,10 @@ class LoRA(Adapter, name="lora"):
                 size = sum(self.rank * sum(linears[name]) for name in names)
                 counts.append(Count(f"{component} {pattern}", len(names), size))
         return counts
+
+    def layers(self, backbone: Backbone, layout: Layout) -> Collection[str]:
+        (linears,) = (own for component, own in layout.linears.items() if component not in backbone.text_components)
+        return {name for names in backbone.matching(self.where, linears).values() for name in names}
 
     def attach(self, model: DiffusionModel, *, keep_base: bool, draws: Draws) -> LoRAAttachment:
         from peft import LoraConfig

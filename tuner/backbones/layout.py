@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .activations import Activations
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -23,10 +25,10 @@ class Layout:
     """Number of parameters of each component, by diffusers' name (`unet`, `vae`, `text_encoder`)."""
     linears: Mapping[str, Mapping[str, tuple[int, int]]]
     """(in, out) features of every linear layer by component (denoiser, text encoders) and full name."""
-    activation_bytes: int
-    """Saved activations of one example at `activation_px` in 16-bit, without gradient checkpointing."""
-    activation_px: int
-    """The square side that `activation_bytes` was counted at."""
+    activations: Activations
+    """What a step of the denoiser holds."""
+    text_tokens: Mapping[str, int]
+    """Tokens that each text encoder reads, by component."""
     max_side_px: int | None = None
     """The longest side that the denoiser has positions for; None where there is no end."""
     pretrained_px: int | None = None

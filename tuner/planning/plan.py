@@ -11,8 +11,9 @@ from ..errors import StorageError, TunerError, UsageError
 from . import disk, settings
 from .cache_cost import CacheCost, cache_costs
 from .length import Exposure, Length, exposures, length
+from .load import load_of
 from .machine import Machine, find_machine
-from .memory import Load, Memory, memory
+from .memory import Memory, memory
 from .pictures import Bucket, Captions, bucket_table, caption_facts
 from .sides import beyond_positions, beyond_pretraining, largest_sizes
 from .validation_cost import ValidationCost, validation_cost
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..adapters.base import Count
-    from ..backbones.base import Layout
     from ..data.scan import Scan
     from ..recipe import Recipe
 
@@ -217,27 +217,6 @@ def count(scan: Scan, role: str) -> tuple[int, int]:
     """(pictures, units) of a role."""
     examples = scan.examples.get(role, ())
     return len(examples), sum(example.repeats for example in examples)
-
-
-def load_of(
-    recipe: Recipe, layout: Layout, buckets: Sequence[Bucket], roles: int, trainable: int, generates: bool
-) -> Load:
-    side = recipe.data.resolution
-    sample = recipe.sample.size or side
-    return Load(
-        layout=layout,
-        text_components=tuple(recipe.backbone.text_components),
-        examples=recipe.train.batch * roles,
-        area=max([bucket.size[0] * bucket.size[1] for bucket in buckets], default=side * side),
-        sample_area=sample * sample if recipe.sample.every is not None and recipe.sample.prompts else 0,
-        trainable=trainable,
-        ema=recipe.train.ema is not None,
-        checkpointing=recipe.train.gradient_checkpointing,
-        trains_text=any(adapter.trains_text() for adapter in recipe.adapters),
-        teacher=recipe.task.needs_teacher(recipe.sources),
-        cached=recipe.data.cache == "disk",
-        generates=generates,
-    )
 
 
 def places(
