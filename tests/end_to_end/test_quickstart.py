@@ -80,6 +80,20 @@ def test_a_lesson_on_sd35_is_measured_like_any(lesson_on_sd35):
     assert report.unmeasured == ()
 
 
+def test_the_example_draws_with_what_it_made(taught, tmp_path, monkeypatch):
+    """In plain diffusers, whichever family the file is for."""
+    import runpy
+
+    run_dir, _ = taught
+    example = Path(__file__).parents[2] / "examples" / "load_in_diffusers.py"
+    file, picture = run_dir / "adapter" / "pytorch_lora_weights.safetensors", tmp_path / "picture.png"
+    words = [str(example), str(file), "--base", "toybox", "--steps", "2", "--out", str(picture)]
+    monkeypatch.setattr("sys.argv", words)
+    runpy.run_path(str(example), run_name="__main__")
+    with Image.open(picture) as drawn:
+        assert drawn.size == (64, 64)
+
+
 def test_there_is_no_quickstart_for_a_backbone_without_a_small_model():
     done = CliRunner().invoke(app, ["quickstart", "--backbone", "sdxl"])
     assert done.exit_code == 2
