@@ -91,7 +91,10 @@ class OnCuda:
         if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.dtype == kind:
             return value
         if isinstance(value, nn.Parameter) and value.requires_grad:  # copies of weights are kept and shared
-            return self.copies.setdefault((id(value), kind), value.to(kind))
+            key = id(value), kind
+            if key not in self.copies:
+                self.copies[key] = value.to(kind)
+            return self.copies[key]
         return value.to(kind)
 
     @property

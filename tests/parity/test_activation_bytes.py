@@ -1,6 +1,6 @@
 """The plan's activations against what a step really holds, on diffusers' own modules of several sizes.
 
-Tolerances: 6 % of a step, 15 % with gradient checkpointing (where gradients on their way through a block are a large
+Tolerances: 8 % of a step, 15 % with gradient checkpointing (where gradients on their way through a block are a large
 share); a forward pass is an upper estimate, at most half too high.
 """
 
@@ -111,7 +111,7 @@ def mmdit_case(shape: str, where: str | None):
 def test_a_step_of_an_mmdit(shape, where, sixteen):
     config, px, text, activations, names = mmdit_case(shape, where)
     planned = activations.training(px * px, 2 if sixteen else 4, names)
-    assert planned == pytest.approx(count_mmdit(config, names, px=px, text=text, sixteen=sixteen), rel=0.06)
+    assert planned == pytest.approx(count_mmdit(config, names, px=px, text=text, sixteen=sixteen), rel=0.08)
 
 
 @pytest.mark.parametrize("sixteen", [True, False], ids=["16 bit", "fp32"])
@@ -138,7 +138,7 @@ def test_a_step_of_a_unet(px, checkpointing, sixteen):
     names = sd15_sites.matching("attention", layout.linears["unet"])["attention"]
     counted = count_unet(UNET, names, px=px, sixteen=sixteen, checkpointing=checkpointing)
     planned = layout.activations.training(px * px, 2 if sixteen else 4, names, checkpointing=checkpointing)
-    assert planned == pytest.approx(counted, rel=0.15 if checkpointing else 0.06)
+    assert planned == pytest.approx(counted, rel=0.15 if checkpointing else 0.08)
 
 
 @pytest.mark.slow

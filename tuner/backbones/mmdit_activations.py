@@ -11,13 +11,18 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 BLOCK = {2: 24.1, 4: 40.2}
-"""What a block saves of a token of either stream, its weights frozen; by bytes of a value."""
+"""What a block saves of a token of either stream, its weights frozen; by bytes of a value. That is the input of both
+layer norms (in float32), queries, keys, values and output of the attention, and four channels that go into the GELU."""
+WITHOUT_OUTPUT = {2: 12.0, 4: 20.0}
+"""What of it the text stream of the last block lacks, which ends at the attention: the second norm and the GELU."""
 NORMS = {2: 12.1, 4: 8.1}
 """What normalising queries and keys adds, in each attention that has it."""
 SECOND = {2: 8.1, 4: 16.1}
 """What the second attention of MMDiT-X adds, a token of the picture."""
 MODULATED = {2: 12.0, 4: 16.0}
 """What the products with scale, shift and gate add where the layers that make these train; of the stream's token."""
+MODULATED_WITHOUT_OUTPUT = 4.0
+"""The same of a text stream that ends at the attention."""
 SECOND_MODULATED = {2: 2.0, 4: 4.0}
 """The same of the second attention."""
 NORM_WEIGHTS = 8.0
@@ -26,8 +31,8 @@ IN_FLIGHT = {2: 20.0, 4: 24.0}
 """Gradients on their way through a block that is computed again."""
 PASSING = {2: 32.0, 4: 53.0}
 """The most that a block holds at a time without gradients: its wide inner layer and what stands around it."""
-AROUND = 12.0
-"""What is saved before the first block and behind the last one, a token of the picture."""
+AROUND = {2: 20.0, 4: 32.0}
+"""What is saved before the first block and behind the last one, a token of the picture; gone when a block is computed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +62,11 @@ class MMDiTActivations(Activations):
             block = _block(name)
             if block is not None:
                 saved[block] += self._tokens(name, image) * self.linears[name][0] * itemsize
-        around = image * self.width * AROUND
         if not checkpointing:
-            return around + sum(saved)
+            return image * self.width * AROUND[itemsize] + sum(saved)
         kept = (image + self.text_tokens) * self.width * itemsize
         in_flight = (image + self.text_tokens) * self.width * IN_FLIGHT[itemsize]
-        return around + max((index + 1) * kept + one + in_flight for index, one in enumerate(saved))
+        return max((index + 1) * kept + one + in_flight for index, one in enumerate(saved))
 
     def forward(self, area: int, itemsize: int) -> float:
         return (area / self.cell_px**2 + self.text_tokens) * self.width * PASSING[itemsize]
@@ -73,9 +77,11 @@ class MMDiTActivations(Activations):
         block = f"transformer_blocks.{index}"
         norms = (NORMS[itemsize] + (NORM_WEIGHTS if layers is None else 0.0)) if self.normed else 0.0
         total = 0.0
-        for tokens, norm in ((image, "norm1"), (self.text_tokens, "norm1_context")):
-            modulated = MODULATED[itemsize] if f"{block}.{norm}.linear" in trained else 0.0
-            total += tokens * (BLOCK[itemsize] + norms + modulated)
+        last = index == self.depth - 1
+        for tokens, norm, ends in ((image, "norm1", False), (self.text_tokens, "norm1_context", last)):
+            modulated = MODULATED_WITHOUT_OUTPUT if ends else MODULATED[itemsize]
+            total += tokens * (BLOCK[itemsize] - (WITHOUT_OUTPUT[itemsize] if ends else 0.0) + norms)
+            total += tokens * (modulated if f"{block}.{norm}.linear" in trained else 0.0)
         if index in self.dual:
             modulated = SECOND_MODULATED[itemsize] if f"{block}.norm1.linear" in trained else 0.0
             total += image * (SECOND[itemsize] + norms + modulated)
