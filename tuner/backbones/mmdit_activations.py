@@ -32,7 +32,8 @@ IN_FLIGHT = {2: 20.0, 4: 24.0}
 PASSING = {2: 32.0, 4: 53.0}
 """The most that a block holds at a time without gradients: its wide inner layer and what stands around it."""
 AROUND = {2: 20.0, 4: 32.0}
-"""What is saved before the first block and behind the last one, a token of the picture; gone when a block is computed again."""
+"""What is saved before the first block and behind the last one, a token of the picture; gone when a block is computed
+again."""
 
 
 @dataclass(frozen=True, slots=True)
