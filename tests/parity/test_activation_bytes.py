@@ -87,7 +87,7 @@ def count_unet(config, names, *, px, sixteen, checkpointing=False, gradients=Tru
 SHAPES = {
     "narrow": (mmdit(2, 4), 256, 77),
     "wider, with a second attention": (mmdit(3, 8, dual=2), 384, 256),
-    "not normalised": (mmdit(2, 6, normed=False), 256, 20),
+    "not normalised": (mmdit(5, 6, normed=False), 256, 20),
 }
 CASES = [
     ("narrow", "attention", True),

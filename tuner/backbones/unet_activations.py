@@ -21,7 +21,7 @@ TEXT = {2: 4.0, 4: 8.0}
 KEPT = {2: 11.5, 4: 18.4}
 """What gradient checkpointing keeps around a transformer block; of a residual block it keeps the input."""
 IN_FLIGHT = {2: 4.0, 4: 26.0}
-"""Gradients on their way through a transformer block that is computed again."""
+"""Gradients on their way through a transformer block."""
 PASSING = {2: 52.0, 4: 106.0}
 """The most that is held at a time without gradients, a cell and channel of the outermost level."""
 
@@ -51,15 +51,15 @@ class UNetActivations(Activations):
                 text = layer.endswith(("attn2.to_k", "attn2.to_v"))
                 tokens = self.text_tokens if text else self._cells(levels[home], area)
                 saved[home] += tokens * self.linears[layer][0] * itemsize
+        in_flight = {
+            name: self._cells(level, area) * width * IN_FLIGHT[itemsize] for name, level, width in self.transformers
+        }
         if not checkpointing:
             held = sum(self._cells(n, area) * self._resnet(i, o, itemsize) for n, i, o in self.resnets)
-            return held + sum(saved.values())
+            return held + sum(saved.values()) + max(in_flight.values())
         kept = sum(self._cells(level, area) * source * itemsize for level, source, _ in self.resnets)
         kept += sum(self._cells(level, area) * width * KEPT[itemsize] for _, level, width in self.transformers)
-        again = [
-            saved[name] + self._cells(level, area) * width * IN_FLIGHT[itemsize]
-            for name, level, width in self.transformers
-        ]
+        again = [saved[name] + in_flight[name] for name in saved]
         again += [self._cells(n, area) * self._resnet(i, o, itemsize) for n, i, o in self.resnets]
         return kept + max(again)
 
