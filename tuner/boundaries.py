@@ -6,7 +6,7 @@ The only place that waits for the device.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,9 @@ from .errors import NumbersError
 from .sections import Epochs
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .gauges import Gauge
     from .processes import Processes
     from .recipe import Recipe
     from .training import Training
@@ -49,6 +52,8 @@ class Boundary:
     processes: Processes
     steps: int
     steps_per_epoch: int
+    gauges: Sequence[Gauge] = ()
+    """What is measured in the step that ends a log interval."""
     stopped_by: str | int | None = None
     """The command or signal that ended the run before its last step."""
     _skipped: float = 0.0
@@ -66,6 +71,8 @@ class Boundary:
 
     def begin(self) -> None:
         """The first step starts now."""
+        for gauge in self.gauges:
+            gauge.begin()
         self._resumed = time.monotonic()
 
     def __call__(self, done: int) -> bool:
@@ -75,9 +82,10 @@ class Boundary:
         number = self.processes.agree(self.actions.signal() or 0)
         last = done >= self.steps
         stopping = number or ("stop" in commands) or ("stop-now" in commands)
+        measured = {gauge.name: found for gauge in self.gauges if (found := gauge.end()) is not None}
         interval_ends = done % self.recipe.log.every == 0
         if interval_ends or last or stopping:
-            self._report(done, interval_ends=interval_ends)
+            self._report(done, measured, interval_ends=interval_ends)
         self.watcher.progress(done)
         at_once = "stop-now" in commands
         if self._due(self.validate_every, done, last=last) and (last or not stopping):
@@ -88,6 +96,9 @@ class Boundary:
             self.actions.save(done)
         if stopping and not last:
             self.stopped_by = number or ("stop-now" if at_once else "stop")
+        if (done + 1) % self.recipe.log.every == 0 or done + 1 == self.steps:
+            for gauge in self.gauges:
+                gauge.begin()
         self._resumed = time.monotonic()
         return self.stopped_by is not None
 
@@ -106,7 +117,7 @@ class Boundary:
         code = self.processes.agree(code)
         return [command for command, bit in _BITS.items() if code & bit]
 
-    def _report(self, done: int, *, interval_ends: bool) -> None:
+    def _report(self, done: int, measured: Mapping[str, Tensor], *, interval_ends: bool) -> None:
         """Write the interval's numbers down; stop where too many steps in a row were bad.
 
         A run that stops within an interval leaves it open, so that going on gives the means it would have had.
@@ -135,7 +146,7 @@ class Boundary:
             guard.acknowledge()
         seconds, count = self._worked
         self._worked = (0.0, 0)
-        values: dict[str, Any] = dict(means)
+        values: dict[str, Any] = dict(means) | {name: found.item() for name, found in measured.items()}
         for group, described in zip(self.training.groups, self.training.optimizer.param_groups, strict=True):
             values["lr" if group.lr is None else f"lr_{group.name}"] = described["lr"]
         if seconds > 0 and count:

@@ -25,7 +25,7 @@ DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 WHOLE = "full"
 """The kind of file that is no adapter, but a model."""
 MAIN_FAMILY = "sd15"
-"""Taken for a base alone, without an adapter that tells."""
+"""Taken for a base that tells nothing of itself, such as the toybox; what loads it says what is wrong with it."""
 STRENGTH = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)", re.ASCII)
 
 
@@ -61,8 +61,14 @@ class Drawing:
     """What `inspect_file` says of the whole model that is the base, where one was given among the adapters."""
 
     @classmethod
-    def plan(cls, adapters: Sequence[Strong], base: str | None, device: str) -> Self:
+    def plan(cls, adapters: Sequence[Strong], base: str | None, device: str, *, backbone: str | None = None) -> Self:
         """Find the base that the adapters were trained on; a whole model among them is the base, unless one is named.
+
+        Args:
+            adapters: what is put on it.
+            base: its name, where the user gives one.
+            device: where to draw.
+            backbone: its family, where the user gives one; else the adapters tell, or the base itself.
 
         Raises: UsageError where it is not known or the adapters disagree; DataError where one cannot be used.
         """
@@ -75,17 +81,14 @@ class Drawing:
                     f"{adapter.path}: {fact['problem'] or 'is for ' + fact['family']}",
                     "give an adapter for Stable Diffusion 1.5, 3.5 or 3; `tuner inspect FILE` says what this one is",
                 )
-        kinds = {fact["backbone"] for fact in facts} or {MAIN_FAMILY}
-        if len(kinds) > 1:
-            raise UsageError(f"the adapters are for different families: {', '.join(sorted(kinds))}", "use those of one")
-        told, models = facts, []
+        given, told, models = adapters, facts, []
         if base is None:
             base = whole_model(adapters, facts)
             models = [fact for fact in facts if fact["kind"] == WHOLE]
             adapters = [a for a, fact in zip(adapters, facts, strict=True) if fact["kind"] != WHOLE]
             facts = [fact for fact in facts if fact["kind"] != WHOLE]
         model = base if base is not None else common_base(adapters, facts)
-        name = kinds.pop()
+        name = family_of(given, told, model, backbone)
         kind = cast("type[Backbone]", Backbone.family[name])
         settings = {"name": name, "model": model, **text_settings(told, kind.text_settings)}
         return cls(Backbone.read(settings), list(adapters), facts, base is not None, device, models)
@@ -111,11 +114,36 @@ class Drawing:
 
     def check_size(self, width: int, height: int) -> None:
         """Raises: UsageError where the model cannot draw that size."""
-        step = self.backbone.layout().factor * 8
+        step = self.backbone.size_step()
         if width % step or height % step:
             raise UsageError(
                 f"--size {width}x{height} is not a multiple of {step}", f"such as {width // step * step or step}"
             )
+        most = self.backbone.layout().max_side_px
+        if most is not None and max(width, height) > most:
+            raise UsageError(f"--size {width}x{height}: the positions of this model end at {most} px a side")
+
+
+def family_of(adapters: Sequence[Strong], facts: Sequence[dict[str, Any]], model: str, backbone: str | None) -> str:
+    """The backbone that adapters and base are for, by what the user, the adapters or the base say, in this order.
+
+    Raises: UsageError where these disagree, or there is no such backbone.
+    """
+    from .backbones import Backbone
+
+    if backbone is not None and backbone not in Backbone.family:
+        raise UsageError(f"unknown backbone {backbone!r}", f"there is {', '.join(Backbone.family)}")
+    kinds = {fact["backbone"] for fact in facts}
+    if len(kinds) > 1:
+        raise UsageError(f"the adapters are for different families: {', '.join(sorted(kinds))}", "use those of one")
+    known = kinds.pop() if kinds else backbone
+    if backbone not in (None, known):
+        raise UsageError(f"{adapters[0].path} is for {known}, not for {backbone}", "leave out --backbone")
+    if known is not None or model == "toybox":
+        return known or MAIN_FAMILY
+    from .backbones.recognise import recognise
+
+    return recognise(model) or MAIN_FAMILY
 
 
 def all_facts(path: Path) -> dict[str, Any]:
@@ -177,7 +205,7 @@ def common_base(adapters: Sequence[Strong], facts: Sequence[dict[str, Any]]) -> 
 
 
 def text_settings(facts: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """How the text was read in training, by the recipe that the first adapter carries.
+    """How the text was read in training, by the recipe or the header of the first adapter that tells.
 
     Args:
         facts: of each adapter.
@@ -188,8 +216,11 @@ def text_settings(facts: Sequence[dict[str, Any]], names: Sequence[str]) -> dict
     for fact in facts:
         tree = parse(fact["recipe"] or "").value
         backbone = tree.get("backbone") if isinstance(tree, dict) else None
-        if isinstance(backbone, dict) and any(isinstance(backbone.get(name), int) for name in names):
-            return {name: backbone[name] for name in names if isinstance(backbone.get(name), int)}
+        if not isinstance(backbone, dict):
+            header = fact.get("metadata") or {}
+            backbone = {name: parse(header.get(f"tuner_{name}", "").lower()).value for name in names}
+        if told := {name: backbone[name] for name in names if isinstance(backbone.get(name), int)}:
+            return told
     return {}
 
 

@@ -131,6 +131,7 @@ class _Run:
 
     def _train(self, ready: Ready) -> RunResult:
         from .boundaries import Actions, Boundary
+        from .gauges import gauges
         from .loop import fit, prefetched
         from .training import Training
 
@@ -168,6 +169,7 @@ class _Run:
                 processes,
                 self.steps,
                 order.steps_per_epoch,
+                gauges=gauges(recipe.log, student.model),
             )
             self._main(
                 lambda: self._catch_up(

@@ -36,6 +36,10 @@ def identity(
             train.pop(key)
     for key in ("model", "revision"):
         tree["backbone"].pop(key)  # the weights themselves are compared, not where they lie
+    for adapter, own in zip(recipe.adapters, tree["adapters"], strict=True):
+        own.pop("init_from", None)  # what it holds is compared, not where it lies
+        if (start := adapter.initial_sha256()) is not None:
+            own["init_from"] = start
     for sources in recipe.sources:
         for source in tree["data"][sources]:
             source.pop("path")

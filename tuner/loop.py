@@ -20,17 +20,24 @@ if TYPE_CHECKING:
     from .types import Batch
 
 
-class Steps(Protocol):
-    """This process's micro-batches of each step."""
+class MicroBatches(Protocol):
+    """A step's micro-batches of this process. Each may be made when its turn comes, and let go after it."""
 
-    def __getitem__(self, step: int) -> Sequence[Batch]: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class Steps(Protocol):
+    """The micro-batches of each step."""
+
+    def __getitem__(self, step: int) -> MicroBatches: ...
 
 
 def fit(
     student: Student,
     task: Task,
     training: Training,
-    batches: Iterable[tuple[int, Sequence[Batch]]],
+    batches: Iterable[tuple[int, Iterable[Batch]]],
     *,
     steps: int,
     settings: Train,
@@ -58,7 +65,7 @@ def accumulate(
     student: Student,
     task: Task,
     training: Training,
-    micro_batches: Sequence[Batch],
+    micro_batches: Iterable[Batch],
     *,
     step: int,
     draws: Draws,
@@ -114,23 +121,38 @@ def clip(grads: Sequence[Tensor], norm: Tensor, largest: float) -> None:
         torch._foreach_mul_(list(grads), (largest / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]
 
 
-def prefetched(batches: Steps, steps: range, device: torch.device) -> Iterator[tuple[int, Sequence[Batch]]]:
-    """(step, micro-batches on the device), the next step made in a thread while this one trains.
+def prefetched(batches: Steps, steps: range, device: torch.device) -> Iterator[tuple[int, Iterator[Batch]]]:
+    """(step, its micro-batches on the device), the next micro-batch made in a thread while this one trains.
 
-    A step's batches are a pure function of its number, so being early changes nothing.
+    No others are in memory, however many make up a step; each step's must be gone through before the next step is asked
+    for. They are a pure function of its number, so being early changes nothing.
     """
 
-    def make(step: int) -> Sequence[Batch]:
-        made = batches[step]
-        return [pinned(batch) for batch in made] if device.type == "cuda" else made
+    def made() -> Iterator[tuple[Batch | None, bool]]:
+        """Each micro-batch, and whether it is the last of its step; None where this process has none of a step."""
+        for step in steps:
+            left = len(micro_batches := batches[step])
+            if not left:
+                yield None, True
+            for batch in micro_batches:
+                left -= 1
+                yield pinned(batch) if device.type == "cuda" else batch, not left
 
     with ThreadPoolExecutor(1, "batches") as pool:
-        ahead = {step: pool.submit(make, step) for step in steps[:1]}
+        line, end = made(), (None, True)
+        ahead = pool.submit(next, line, end)
+
+        def of_step() -> Iterator[Batch]:
+            nonlocal ahead
+            last = False
+            while not last:
+                batch, last = ahead.result()
+                ahead = pool.submit(next, line, end)
+                if batch is not None:
+                    yield batch.to(device)
+
         for step in steps:
-            ready = ahead.pop(step).result()
-            if step + 1 in steps:
-                ahead[step + 1] = pool.submit(make, step + 1)
-            yield step, [batch.to(device) for batch in ready]
+            yield step, of_step()
 
 
 def pinned(batch: Batch) -> Batch:

@@ -90,6 +90,8 @@ class Preparing:
         for warning in model.warnings:
             self.watcher.warn(warning)
         objective = recipe.bound_objective.bind(model.scheduler, where.device)
+        for note in recipe.bound_objective.notes(model.scheduler):
+            self.watcher.say(note)
         self.watcher.phase("caching")
         prepared = self._encoded(found, model, objective, Cache(), draws, where)
         base = {name: model.identity(name) for name in model.components}
@@ -114,7 +116,7 @@ class Preparing:
             self.recipe, found, run_dir=self.place.path, machine=machine, processes=self.processes.count
         )
         planning.require(plan)
-        for line in advice(self.recipe):
+        for line in (*advice(self.recipe), *plan.advice):
             self.watcher.warn(line)
         if plan.validation and plan.validation.advice:
             self.watcher.warn(plan.validation.advice)

@@ -7,16 +7,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .errors import UsageError
 from .recipe_file import open_recipe
 from .toybox.bundled import BUNDLES, CLASS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .recipe_file import Reading
     from .watch import Watcher
 
-RECIPE = "dreambooth_lora"
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What is taught, and what the same takes with the real model."""
+
+    recipe: str
+    """The shipped recipe of the real model, which is rehearsed."""
+    real: str
+    """The real model's name."""
+    takes: str
+    """What it takes."""
+    tools: str
+    """Who reads the files."""
+
+
+COURSES: Mapping[str, Course] = {
+    "sd15": Course(
+        "dreambooth_lora",
+        "Stable Diffusion 1.5",
+        "a download of about 4 GB; a GPU with 8 GB or more",
+        "diffusers, A1111 and ComfyUI",
+    ),
+    "sd35": Course(
+        "dreambooth_lora_sd35_medium",
+        "Stable Diffusion 3.5 medium",
+        "its licence to accept; a download of about 16 GB; a GPU with 16 GB or more",
+        "diffusers and ComfyUI",
+    ),
+}
+"""By backbone; the first is taken where none is named."""
 PICTURE = "before_after.png"
 SUBJECT, PLAIN = f"sks {CLASS}", f"a {CLASS}"
 PROMPTS = (
@@ -30,6 +60,7 @@ PROMPTS = (
 SEEDS = (1, 2, 3)
 """Pictures of each prompt, before and after from the same noise."""
 SAMPLER_STEPS, GUIDANCE = 20, 4.0
+"""Less guidance than the toybox is usually drawn with, so that what was learned shows beside what was asked."""
 BATCH = 5
 
 
@@ -46,10 +77,23 @@ class Lesson:
     """Optimizer steps done."""
 
 
-def reading(changes: Sequence[str] = ()) -> Reading:
+def course(backbone: str | None) -> Course:
+    """What is taught on a backbone. Raises: UsageError where nothing is."""
+    if backbone is None:
+        return next(iter(COURSES.values()))
+    if backbone not in COURSES:
+        raise UsageError(f"no quickstart for {backbone!r}", f"there is {', '.join(COURSES)}")
+    return COURSES[backbone]
+
+
+def reading(changes: Sequence[str] = (), backbone: str | None = None) -> Reading:
     """The DreamBooth recipe on the small model and the bundled subject, whatever lies in the working directory.
 
-    Raises: RecipeError.
+    Args:
+        changes: to the recipe, as `key=value`.
+        backbone: whose small model; None is the first of COURSES.
+
+    Raises: RecipeError; UsageError where there is no quickstart for this backbone.
     """
     bundle = BUNDLES["instance"]
     said = {
@@ -58,7 +102,9 @@ def reading(changes: Sequence[str] = ()) -> Reading:
         "sample.prompts": list(bundle.prompts),
     }
     return open_recipe(
-        RECIPE, [*(f"{key}={json.dumps(value)}" for key, value in said.items()), *changes], rehearse=True
+        course(backbone).recipe,
+        [*(f"{key}={json.dumps(value)}" for key, value in said.items()), *changes],
+        rehearse=True,
     )
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 COUNTS = frozenset({"steps", "every", "generate", "accumulate", "warmup", "repeats", "keep", "rank"})
 """Keys where the preset is an upper limit: a recipe that already asks for less keeps its own."""
-
+DRAWN = frozenset({"sample", "prior"})
+"""Sections where null sampler steps are no switch: they stand for the base's own number."""
 
 HOLD_OUT = 0.2
 """Share of the training pictures that stands in for held-out ones that are not there."""
@@ -85,6 +86,7 @@ def rehearse(tree: Mapping[str, Any], overridden: Sequence[KeyPath] = ()) -> Reh
         for path in _places(made.tree, tuple(dotted_key.split("."))):
             if not _touched(path, overridden):
                 _limit(made, path, value, overridden)
+    _begin_anew(made, overridden)
     _stand_in(made, overridden)
     _hold_out(made, overridden)
     return made
@@ -122,12 +124,21 @@ def _limit(made: Rehearsal, path: KeyPath, value: Any, overridden: Sequence[KeyP
         return
     given = section[key] if key in section else default_at(Recipe, path)
     if key in COUNTS:
-        if given is None:
+        if given is None and not (key == "steps" and DRAWN.intersection(path)):
             return  # switched off; the preset does not switch it on
         if isinstance(given, (int, float)) and isinstance(value, (int, float)) and given <= value:
             return
     if given != value:
         made.set(path, value)
+
+
+def _begin_anew(made: Rehearsal, overridden: Sequence[KeyPath]) -> None:
+    """Drop the adapters that the recipe's own begin as: they are of another size."""
+    for path in _places(made.tree, ("adapters", "init_from")):
+        section = _at(made.tree, path[:-1])
+        if section.get("init_from") is not None and not _touched(path, overridden):
+            made.notes.append(f"{section['init_from']} ({dotted(path)}) is of another size; the rehearsal begins anew")
+            del section["init_from"]
 
 
 def _stand_in(made: Rehearsal, overridden: Sequence[KeyPath]) -> None:

@@ -70,7 +70,9 @@ def _scrubbed(value: Any, key: str) -> Any:
     if not isinstance(value, str):
         return value
     private = (
-        key == "path" or ROOTED.match(value) or (key in PLACES and (value.count("/") > 1 or os.path.exists(value)))
+        key in ("path", "init_from")
+        or ROOTED.match(value)
+        or (key in PLACES and (value.count("/") > 1 or os.path.exists(value)))
     )
     return redact(_last(value) if private else value)
 

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 def shots(recipe: Recipe) -> list[Shot]:
     """What the recipe's sample section asks for, one a prompt."""
-    sample = recipe.sample
+    sample, own = recipe.sample, recipe.backbone.habits()
     side = sample.size or recipe.data.resolution
+    steps = sample.steps or own.steps
+    guidance = own.guidance if sample.guidance is None else sample.guidance
     return [
-        Shot(prompt, sample.negative, sample.seed + i, (side, side), sample.steps, sample.guidance, sample.scheduler)
+        Shot(prompt, sample.negative, sample.seed + i, (side, side), steps, guidance, sample.scheduler)
         for i, prompt in enumerate(sample.prompts)
     ]
 

@@ -40,11 +40,25 @@ class Student:
 
     @contextmanager
     def teacher(self) -> Iterator[None]:
-        """Within it the model is the one that the run started from, and nothing has a gradient."""
+        """Within it the model is the pretrained one, without its adapters, and nothing has a gradient."""
         import torch
 
         with ExitStack() as stack:
             for attachment in self.attachments:
                 stack.enter_context(attachment.disabled())
+            stack.enter_context(torch.no_grad())
+            yield
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within it the model is the one that the run began with, and nothing has a gradient.
+
+        That is the pretrained one with what its adapters began as (`init_from`), if anything.
+        """
+        import torch
+
+        with ExitStack() as stack:
+            for attachment in self.attachments:
+                stack.enter_context(attachment.at_start())
             stack.enter_context(torch.no_grad())
             yield

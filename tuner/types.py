@@ -36,9 +36,11 @@ class Tokens:
     ids: Mapping[str, Tensor]
     cut: Sequence[str] = ()
     """The text that was cut off each prompt, '' where all of it fits. Empty when nobody asked."""
+    partly: Sequence[str] = ()
+    """The text of each prompt that some encoders read and others do not, '' where there is none. As `cut`."""
 
     def to(self, device: torch.device) -> Tokens:
-        return Tokens({k: v.to(device, non_blocking=True) for k, v in self.ids.items()}, self.cut)
+        return Tokens({k: v.to(device, non_blocking=True) for k, v in self.ids.items()}, self.cut, self.partly)
 
 
 @dataclass(frozen=True, slots=True)

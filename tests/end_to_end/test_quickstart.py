@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import toyboxes
 from PIL import Image
 from typer.testing import CliRunner
 
 from tuner import toybox
-from tuner.cli import app
+from tuner.cli import app, call
 from tuner.contact_sheet import MARGIN
 from tuner.errors import DataError, UsageError
 from tuner.evaluation import Asking, Report, evaluate
@@ -20,39 +22,81 @@ STILL = ["train.lr=1e-30", "adapters.0.text_encoder_lr=null"]
 LITTLE = Asking(count=2, per_prompt=1, steps=2)
 
 
-@pytest.fixture(scope="module")
-def lesson(tmp_path_factory, own_cache):
-    """A short quickstart, in a directory that has a `photos` folder of something else."""
-    place = tmp_path_factory.mktemp("newcomer")
+def quickstart(place: Path, *options: str) -> tuple[Path, str]:
+    """A short quickstart, in a directory that has a `photos` folder of something else; its run and what it said."""
     run_dir = place / "first"
-    done = CliRunner().invoke(app, ["quickstart", *FEW, "--run-dir", str(run_dir)], catch_exceptions=False)
+    words = ["quickstart", *FEW, "--run-dir", str(run_dir), *options]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return run_dir, done.output
 
 
-def test_it_ends_with_a_picture_and_the_command_for_the_real_model(lesson):
-    run_dir, said = lesson
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory, own_cache):
+    return quickstart(tmp_path_factory.mktemp("newcomer"))
+
+
+@pytest.fixture(scope="module")
+def lesson_on_sd35(tmp_path_factory, own_cache):
+    toyboxes.require("sd35")
+    return quickstart(tmp_path_factory.mktemp("newcomer"), "--backbone", "sd35")
+
+
+@pytest.fixture(params=["lesson", "lesson_on_sd35"])
+def taught(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_it_ends_with_a_picture_and_the_command_for_the_real_model(taught):
+    run_dir, said = taught
     with Image.open(run_dir / "before_after.png") as picture:
         assert picture.width > 6 * 128
     assert str(run_dir / "before_after.png") in said
-    assert "tuner run dreambooth_lora data.instance.path=" in said.splitlines()[-1]
+    assert "tuner run dreambooth_lora" in said.splitlines()[-1]
     assert (run_dir / "adapter" / "pytorch_lora_weights.safetensors").is_file()
 
 
-def test_the_command_for_the_real_model_is_one_that_is_read(lesson):
+def test_the_command_for_the_real_model_is_one_that_is_read(taught):
     import shlex
 
     from tuner.recipe_file import load_recipe
 
-    _, said = lesson
+    run_dir, said = taught
     tuner, run, recipe, *changes = shlex.split(said.splitlines()[-1])
     assert (tuner, run) == ("tuner", "run")
-    assert load_recipe(recipe, changes).backbone.model != "toybox"
+    real, ours = load_recipe(recipe, changes).backbone, load_recipe(run_dir / "resolved.yaml").backbone
+    assert (real.key, ours.model) == (ours.key, "toybox")
+    assert real.model != "toybox"
 
 
-def test_the_bundled_subject_is_taught_whatever_lies_about(lesson):
-    run_dir, _ = lesson
+def test_the_bundled_subject_is_taught_whatever_lies_about(taught):
+    run_dir, _ = taught
     assert f"path: {toybox.pictures()}" in (run_dir / "resolved.yaml").read_text(encoding="utf-8")
+
+
+def test_a_lesson_on_sd35_is_measured_like_any(lesson_on_sd35):
+    report = evaluate(lesson_on_sd35[0], asking=LITTLE)
+    assert {row.group for row in report.rows} >= {"subject fidelity", "prompt fidelity", "prior drift"}
+    assert report.unmeasured == ()
+
+
+def test_the_example_draws_with_what_it_made(taught, tmp_path, monkeypatch):
+    """In plain diffusers, whichever family the file is for."""
+    import runpy
+
+    run_dir, _ = taught
+    example = Path(__file__).parents[2] / "examples" / "load_in_diffusers.py"
+    file, picture = run_dir / "adapter" / "pytorch_lora_weights.safetensors", tmp_path / "picture.png"
+    words = [str(example), str(file), "--base", "toybox", "--steps", "2", "--out", str(picture)]
+    monkeypatch.setattr("sys.argv", words)
+    runpy.run_path(str(example), run_name="__main__")
+    with Image.open(picture) as drawn:
+        assert drawn.size == (64, 64)
+
+
+def test_there_is_no_quickstart_for_a_backbone_without_a_small_model(capsys):
+    assert call(["quickstart", "--backbone", "sdxl"]) == 2
+    assert "there is sd15, sd35" in capsys.readouterr().err
 
 
 def test_the_picture_shows_before_and_after_from_the_same_noise(tmp_path, lesson):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import toyboxes
 
 from tuner import load_recipe, toybox
 
@@ -26,44 +27,104 @@ def tuner(*words: str, cwd: Path, code: int = 0) -> str:
     return done.stdout
 
 
+def numbers(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def sd15(folder: Path):
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    words = numbers(1, 77, pipe.unet.config.cross_attention_dim)
+
+    @torch.no_grad()
+    def predict() -> torch.Tensor:
+        return pipe.unet(numbers(1, 4, 16, 16), torch.tensor([500.0]), words).sample
+
+    return pipe, predict
+
+
+def sd35(folder: Path):
+    from diffusers import StableDiffusion3Pipeline
+
+    pipe = StableDiffusion3Pipeline.from_pretrained(folder)
+    config = pipe.transformer.config
+    words, pooled = numbers(1, 20, config.joint_attention_dim), numbers(1, config.pooled_projection_dim)
+
+    @torch.no_grad()
+    def predict() -> torch.Tensor:
+        return pipe.transformer(numbers(1, 16, 16, 16), words, pooled, torch.tensor([500.0])).sample
+
+    return pipe, predict
+
+
+PREDICTIONS = {"sd15": sd15, "sd35": sd35}
+"""A plain pipeline of each family, and what its denoiser says."""
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)
-def test_it_rehearses(recipe, tmp_path, sd15_folder):
+def test_it_rehearses(recipe, tmp_path, own_cache):
     """In a directory with nothing in it, as a newcomer has it."""
     made = load_recipe(recipe, rehearse=True)
-    if not toybox.folder(made.backbone.key).is_dir():
-        pytest.skip(f"no toybox model of {made.backbone.key} ships yet")
+    family = made.backbone.key
+    toyboxes.require(family)
     said = tuner("run", str(recipe), "--rehearse", "--run-dir", "run", "train.steps=6", "save.every=3", cwd=tmp_path)
     assert "loaded back and compared" in said
+    assert "scheduler says" not in said  # a rehearsal has the small model's own shift
     run = tmp_path / "run"
     assert json.loads((run / "status.json").read_text())["state"] == "done"
     assert (run / "adapter" / "README.md").is_file()
     kinds = {adapter.key for adapter in made.adapters}
     kept = ["6"] if "full" in kinds and made.save.keep == 1 else ["3", "6"]
     assert [p.name for p in sorted((run / "checkpoints").iterdir())] == kept
-    if kinds == {"lora"} and made.backbone.key == "sd15":
-        check_lora_files(run / "adapter", sd15_folder)
+    if kinds == {"lora"}:
+        check_lora_files(run / "adapter", family)
 
 
-def check_lora_files(adapter, base):
+def check_lora_files(adapter, family):
     """Both files are there and say the same in plain diffusers."""
     assert {p.name for p in adapter.iterdir()} >= {"pytorch_lora_weights.safetensors", "run.safetensors", "run.json"}
 
-    from diffusers import StableDiffusionPipeline
-
-    pipe = StableDiffusionPipeline.from_pretrained(base)
-    x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    words = torch.randn(1, 77, pipe.unet.config.cross_attention_dim, generator=torch.Generator().manual_seed(1))
-    t = torch.tensor([500.0])
-    with torch.no_grad():
-        plain = pipe.unet(x, t, words).sample
+    pipe, predict = PREDICTIONS[family](toybox.folder(family))
+    plain = predict()
     seen = []
     for name in ("pytorch_lora_weights.safetensors", "run.safetensors"):
         pipe.load_lora_weights(adapter, weight_name=name)
-        with torch.no_grad():
-            seen.append(pipe.unet(x, t, words).sample)
+        seen.append(predict())
         pipe.unload_lora_weights()
     assert (seen[0] - plain).abs().max() > 1e-4
     assert torch.allclose(seen[0], seen[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)
+def test_its_memory_is_what_the_plan_says(recipe):
+    """The numbers in the comments of a recipe are those of `tuner plan` on its base, as published."""
+    text = recipe.read_text(encoding="utf-8")
+    for changes, found in (
+        ((), re.search(r"about (\d+) GB on a GPU in 16 bit", text)),
+        (("train.gradient_checkpointing=false",), re.search(r"in less memory: (\d+) GB without", text)),
+    ):
+        if found:
+            planned = plan_of(recipe, *changes)
+            assert planned == int(found[1]), changes
+    assert ("GB on a GPU" in text) == ("sd35" in recipe.stem)
+
+
+def plan_of(recipe: Path, *changes: str) -> int:
+    """GB at the peak on a GPU."""
+    from tuner import plan
+    from tuner.toybox.bundled import BUNDLES
+
+    role = "instance" if "dreambooth" in recipe.stem else "images"
+    planned = plan(load_recipe(recipe, [f"data.{role}.path={BUNDLES[role].folder}", *changes]))
+    return round(planned.memory["gpu"].peak.total / 1e9)
+
+
+def test_a_rehearsal_of_sd35_has_the_shift_of_its_model():
+    toyboxes.require("sd35")
+    shift = load_recipe("lora_sd35_medium", rehearse=True).bound_objective.shift
+    scheduler = json.loads((toybox.folder("sd35") / "scheduler" / "scheduler_config.json").read_text())
+    assert (shift.key, shift.value) == ("constant", scheduler["shift"])
 
 
 def test_it_goes_on_where_it_was_made_longer(tmp_path, sd15_folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,10 @@ def test_dreambooth_by_prediction_in_bf16_without_norms_of_queries_and_keys(tmp_
     done = tuner.run(made, run_dir=tmp_path / "run", watchers=[listener])
     assert done.step == 2
     assert any("does not normalise queries and keys" in line for line in listener.warned)
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    logits = {line["step"]: line["value"] for line in lines if line["name"] == "attention_logit_max"}
+    assert list(logits) == [1, 2]
+    assert all(value > 0 for value in logits.values())
     assert any(
         float(value.abs().max()) > 0
         for key, value in load_file(done.adapter / DIFFUSERS_FILE).items()

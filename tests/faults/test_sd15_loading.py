@@ -7,14 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from models import load_sd15
+from refusals import refused_by
 from safetensors.torch import load_file, save_file
 
-from tuner.errors import DataError, TunerError
+from tuner.errors import DataError
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -24,14 +26,7 @@ def folder(sd15_folder, tmp_path) -> Path:
     return Path(shutil.copytree(sd15_folder, tmp_path / "copy"))
 
 
-def refused(folder: Path | str, *words: str, **keys) -> DataError:
-    with pytest.raises(TunerError) as caught:
-        load_sd15(folder, **keys)
-    assert type(caught.value) is DataError
-    for word in words:
-        assert word in str(caught.value)
-    assert caught.value.hint
-    return caught.value
+refused = partial(refused_by, load_sd15)
 
 
 @pytest.mark.parametrize(

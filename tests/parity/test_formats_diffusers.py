@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trained_lora
 from diffusers import StableDiffusionPipeline
 from peft.tuners.lora.layer import LoraLayer
 from safetensors.torch import load_file, save_file
+from trained_lora import TrainedLoRA
 
 from tuner import toybox
-from tuner.adapters.lora import ADAPTER, LoRA
+from tuner.adapters.lora import ADAPTER
 from tuner.backbones.sd15 import SD15
-from tuner.draws import Draws
 from tuner.errors import DataError, NumbersError, StorageError, UsageError
 from tuner.formats.about import About
 from tuner.formats.container import pack, read_header
@@ -39,30 +40,17 @@ CASES = {
 }
 
 
-class Trained:
-    """A toybox model with a LoRA that says something, and its files."""
+class Trained(TrainedLoRA):
+    """The toybox model with a LoRA that says something, and its files."""
 
     def __init__(self, folder: Path, *, dtype="fp32", compute=torch.float32, metadata="full", size=0.05, **lora):
-        self.model = SD15(model="toybox").load(device=torch.device("cpu"), dtype=compute)
-        self.lora = LoRA(**lora)
-        self.attachment = self.lora.attach(self.model, keep_base=False, draws=Draws(7))
-        for name, tensor in self.attachment.state_dict().items():
-            if name.endswith("lora_B.weight"):
-                tensor.copy_(size * torch.from_numpy(Draws(1).normal(tuple(tensor.shape), name)))
-        self.state = {name: tensor.clone() for name, tensor in self.attachment.state_dict().items()}
-        self.about = About(NAME, dtype=dtype, metadata=metadata, base="toybox", prompt=PROMPT)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.files = write_lora(folder, self.state, rank=self.lora.rank, scale=self.lora.scale, about=self.about)
-
-    def predict(self) -> torch.Tensor:
-        with torch.no_grad():
-            cond = self.model.encode_text(self.model.tokenize(["", PROMPT]))
-            return self.model.denoise(*inputs(), cond).float()
+        model = SD15(model="toybox").load(device=torch.device("cpu"), dtype=compute)
+        about = About(NAME, dtype=dtype, metadata=metadata, base="toybox", prompt=PROMPT)
+        super().__init__(model, folder, about, size=size, **lora)
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(Draws(3).normal((2, 4, 16, 16), "x")), torch.tensor([700.0, 100.0])
+    return trained_lora.inputs(channels=4)
 
 
 def plain() -> StableDiffusionPipeline:

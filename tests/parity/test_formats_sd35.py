@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import trained_lora
 from original_sd3 import layers as original_layers
 from peft.tuners.lora.layer import LoraLayer
 from safetensors.torch import load_file, save_file
 from tiny_sd35 import TRANSFORMER, load_sd35
+from trained_lora import TrainedLoRA
 
 from tuner.adapters.lora import ADAPTER, LoRA
 from tuner.draws import Draws
@@ -38,26 +40,12 @@ TOLERANCE = 2e-5
 """Of a prediction of size 1 to 3, after float32 factors were multiplied in another order."""
 
 
-class Trained:
+class Trained(TrainedLoRA):
     """The tiny model with a LoRA that says something, and its files."""
 
     def __init__(self, base: Path, folder: Path, *, dtype="fp32", **lora):
-        self.model = load_sd35(base, t5_length=20)
-        self.lora = LoRA(**lora)
-        self.attachment = self.lora.attach(self.model, keep_base=False, draws=Draws(7))
-        for name, tensor in self.attachment.state_dict().items():
-            if name.endswith("lora_B.weight"):
-                tensor.copy_(0.1 * torch.from_numpy(Draws(1).normal(tuple(tensor.shape), name)))
-        self.state = {name: tensor.clone() for name, tensor in self.attachment.state_dict().items()}
-        self.about = About(NAME, dtype=dtype, family="sd35", base=str(base), prompt=PROMPT, prediction="velocity")
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.files = write_lora(folder, self.state, rank=self.lora.rank, scale=self.lora.scale, about=self.about)
-
-    def predict(self) -> torch.Tensor:
-        with torch.no_grad():
-            cond = self.model.encode_text(self.model.tokenize(["", PROMPT]))
-            return self.model.denoise(*inputs(), cond).float()
+        about = About(NAME, dtype=dtype, family="sd35", base=str(base), prompt=PROMPT, prediction="velocity")
+        super().__init__(load_sd35(base, t5_length=20), folder, about, size=0.1, **lora)
 
     def deltas(self) -> dict[str, torch.Tensor]:
         """Each layer's change of its weight, by component and name as files have it."""
@@ -70,7 +58,7 @@ class Trained:
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(Draws(3).normal((2, 16, 8, 8), "x")), torch.tensor([700.0, 100.0])
+    return trained_lora.inputs(channels=16)
 
 
 def plain(folder: Path):

@@ -126,7 +126,7 @@ def test_adding_a_picture_moves_nobody_elses_draws(seed):
 def test_a_step_is_made_alike_at_any_time():
     ahead, again = made(4, flip=True, dropout=0.3), made(4, flip=True, dropout=0.3)
     for step in (7, 0, 3):
-        again[step]
+        list(again[step])
     for one, other in zip(ahead[7], again[7], strict=True):
         assert torch.equal(one.latents, other.latents)
         assert all(torch.equal(one.draws[name], other.draws[name]) for name in NEEDS)
@@ -178,7 +178,7 @@ def test_processes_share_a_step_without_gap_or_overlap(count, step):
             sums["instance"] += float(batch.weight[:half].sum())
             sums["prior"] += float(batch.weight[half:].sum())
         seen += [look.ids for look in part.pictures.looks]
-    whole[step]
+    list(whole[step])
     assert sorted(seen) == sorted(look.ids for look in whole.pictures.looks)
     assert sums == pytest.approx({"instance": 1.0, "prior": 1.0}, abs=1e-6)
 

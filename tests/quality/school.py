@@ -51,10 +51,11 @@ class School:
 
     Args:
         place: folder for photos and runs.
+        recipe: the shipped recipe that lessons follow.
     """
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, place: Path, recipe: str = "dreambooth_lora") -> None:
+        self.place, self.recipe = place, recipe
         self._reports: dict[tuple[str, int, int], Report] = {}
         self._bases: dict[int, Drawn] = {}
 
@@ -80,7 +81,7 @@ class School:
                 "save.every": None,
             }
             words = [f"{key}={json.dumps(value)}" for key, value in told.items()]
-            tuner.run(tuner.load_recipe("dreambooth_lora", words, rehearse=True), run_dir=run_dir)
+            tuner.run(tuner.load_recipe(self.recipe, words, rehearse=True), run_dir=run_dir)
         return run_dir
 
     def report(self, lesson: str, subject: int, seed: int = 0) -> Report:

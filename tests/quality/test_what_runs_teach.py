@@ -5,13 +5,13 @@ The mutants are lessons in which one of these is broken: the same bounds must se
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import replace
 
 import pytest
 import school as school_module
 from bounds import kept, learned, mean, obedient
 from school import ALONE, CLASS_DRIFT, IN_CONTEXTS, OBEYED, TAKEN_OVER, School
+from spread import said
 
 SUBJECTS = (601, 605)
 """Unlike each other: photos of one are no nearer to the other's than to any picture."""
@@ -79,14 +79,7 @@ def test_bounds_hold_for_other_subjects_and_seeds(school):
         lesson: [school.report(lesson, subject, seed) for subject in subjects for seed in seeds]
         for lesson in ("as shipped", "without prior", "wrong caption")
     }
-    for key in (ALONE, IN_CONTEXTS, OBEYED, CLASS_DRIFT, TAKEN_OVER):
-        base = found["as shipped"][0].row(key).base
-        print(f"\n{key}")
-        if base is not None:
-            values = [report.row(key).base.mean for report in found["as shipped"][:: len(seeds)]]
-            print(f"  {'base':16} {said(values)}")
-        for lesson, reports in found.items():
-            print(f"  {lesson:16} {said([report.row(key).adapter.mean for report in reports])}")
+    print(said((ALONE, IN_CONTEXTS, OBEYED, CLASS_DRIFT, TAKEN_OVER), found, len(seeds)))
     shipped = found["as shipped"]
     assert sum(map(learned, shipped)) >= 0.9 * len(shipped)
     assert all(map(obedient, shipped))
@@ -95,8 +88,3 @@ def test_bounds_hold_for_other_subjects_and_seeds(school):
         part = slice(start, start + len(seeds))
         assert mean(shipped[part], CLASS_DRIFT) < mean(found["without prior"][part], CLASS_DRIFT)
     assert kept(shipped, found["without prior"])
-
-
-def said(values: list[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):6.3f} ±{spread:.3f}  ({min(values):.3f} to {max(values):.3f}, n {len(values)})"

@@ -73,7 +73,8 @@ def test_cat_is_the_file(tuner):
 def test_cp_makes_a_recipe_that_reads_the_same(tuner, here):
     said = tuner("cp", "lora", "mine")
     assert "tuner plan mine.yaml" in said
-    assert (here / "mine.yaml").read_bytes() == Path(tuner("ls", "--json")[1]["path"]).read_bytes()
+    shipped = {recipe["name"]: Path(recipe["path"]) for recipe in tuner("ls", "--json")}
+    assert (here / "mine.yaml").read_bytes() == shipped["lora"].read_bytes()
     assert load_recipe(here / "mine.yaml") == load_recipe("lora")
     tuner("cp", "lora", "mine.yaml", code=2)  # never over a file that is there
     tuner("cp", "lora", "mine.yaml", "--force")

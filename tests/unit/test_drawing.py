@@ -151,3 +151,98 @@ def test_no_picture_is_ever_replaced(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match="not a .png"):
         destinations(tmp_path / "file", 1)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "name"),
+    [
+        ("StableDiffusionPipeline", "sd15"),
+        ("StableDiffusionImg2ImgPipeline", "sd15"),
+        ("StableDiffusion3Pipeline", "sd35"),
+        ("StableDiffusion3Img2ImgPipeline", "sd35"),
+    ],
+)
+def test_a_base_alone_says_its_family(tmp_path, pipeline, name):
+    (tmp_path / "model_index.json").write_text(f'{{"_class_name": "{pipeline}"}}')
+    assert Drawing.plan([], str(tmp_path), "auto").backbone.key == name
+
+
+def test_a_base_of_no_family_is_refused_by_name(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    with pytest.raises(UsageError, match="a model for StableDiffusionXLPipeline"):
+        Drawing.plan([], str(tmp_path), "auto")
+    assert Drawing.plan([], str(tmp_path), "auto", backbone="sd15").backbone.key == "sd15"
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "sd35"),
+        ("joint_blocks.0.x_block.attn.qkv.weight", "sd35"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "sd15"),
+        ("something.else", "sd15"),  # whose loader says what it is instead
+    ],
+)
+def test_a_single_file_says_its_family_by_its_keys(tmp_path, key, name):
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({key: torch.zeros(1)}, tmp_path / "base.safetensors")
+    assert Drawing.plan([], str(tmp_path / "base.safetensors"), "auto").backbone.key == name
+
+
+def test_a_hub_model_in_the_cache_says_its_family(tmp_path, monkeypatch):
+    from tuner.backbones import recognise
+
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusion3Pipeline"}')
+    monkeypatch.setattr(recognise, "cached_folder", lambda model, revision: tmp_path)
+    assert Drawing.plan([], "somebody/a-base", "auto").backbone.key == "sd35"
+
+
+def test_the_family_can_be_said(monkeypatch):
+    assert Drawing.plan([], "toybox", "auto").backbone.key == "sd15"
+    assert Drawing.plan([], "toybox", "auto", backbone="sd35").backbone.key == "sd35"
+    with pytest.raises(UsageError, match="unknown backbone 'sdxl'"):
+        Drawing.plan([], "toybox", "auto", backbone="sdxl")
+    adapters = told(monkeypatch, {"base": "a/b"})
+    with pytest.raises(UsageError, match="is for sd15, not for sd35"):
+        Drawing.plan(adapters, None, "auto", backbone="sd35")
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "guidance"),
+    [
+        ({"name": "sd15", "model": "a/b"}, 25, 7.5),
+        ({"name": "sd15", "model": "toybox"}, 25, 5.0),
+        ({"name": "sd35", "model": "stabilityai/stable-diffusion-3.5-medium"}, 28, 4.5),
+        ({"name": "sd35", "model": "stabilityai/stable-diffusion-3.5-large"}, 28, 4.5),
+        ({"name": "sd35", "model": "stabilityai/stable-diffusion-3.5-large-turbo"}, 4, 0.0),
+        ({"name": "sd35", "model": "models/sd3.5_large_turbo.safetensors"}, 4, 0.0),
+        ({"name": "sd35", "model": "stabilityai/stable-diffusion-3-medium-diffusers"}, 28, 7.0),
+        ({"name": "sd35", "model": "toybox"}, 28, 4.5),
+    ],
+)
+def test_each_base_is_drawn_as_it_was_made_for(settings, steps, guidance):
+    from tuner.backbones import Backbone
+
+    own = Backbone.read(settings).habits()
+    assert (own.steps, own.guidance) == (steps, guidance)
+
+
+def test_sizes_of_sd35_are_multiples_of_16_up_to_the_end_of_its_positions():
+    planned = Drawing.plan([], "somewhere/sd3", "auto", backbone="sd35")
+    planned.check_size(1008, 1040)
+    with pytest.raises(UsageError, match="not a multiple of 16"):
+        planned.check_size(1000, 1024)
+    with pytest.raises(UsageError, match="end at 6144 px"):
+        planned.check_size(6160, 1024)
+
+
+def test_t5s_length_is_that_of_the_training(monkeypatch):
+    sd35 = {"base": "a/b", "backbone": "sd35", "family": "Stable Diffusion 3"}
+    recipe = "backbone:\n  name: sd35\n  model: a/b\n  t5: false\n  t5_length: 77\n"
+    told_by_recipe = Drawing.plan(told(monkeypatch, sd35 | {"recipe": recipe}), None, "auto").backbone
+    assert (told_by_recipe.t5, told_by_recipe.t5_length) == (False, 77)
+    header = {"tuner_t5": "False", "tuner_t5_length": "128"}
+    told_by_header = Drawing.plan(told(monkeypatch, sd35 | {"metadata": header}), None, "auto").backbone
+    assert (told_by_header.t5, told_by_header.t5_length) == (False, 128)

@@ -17,7 +17,6 @@ from tuner.draws import Draws
 from tuner.errors import DataError, StorageError, UsageError
 from tuner.planning import Machine, Plan, disk, measured_rate, plan, require, size
 from tuner.planning.length import exposures, length
-from tuner.planning.memory import CHECKPOINTED
 from tuner.planning.pictures import token_estimate
 from tuner.recipe import Recipe
 from tuner.sections import Train
@@ -221,13 +220,13 @@ def test_memory_follows_what_a_step_holds(folder):
     assert training(data={"resolution": 768}) > base
 
 
-def test_checkpointing_saves_what_it_says(folder):
+def test_checkpointing_saves_most_of_the_activations(folder):
     def activations(checkpointing):
         planned = plan(recipe(folder, train={"gradient_checkpointing": checkpointing}))
         phase = next(p for p in planned.memory["gpu"].phases if p.name == "training")
         return next(v for k, v in phase.parts.items() if k.startswith("activations"))
 
-    assert activations(True) == pytest.approx(activations(False) * CHECKPOINTED, rel=1e-3)
+    assert 0.2 < activations(True) / activations(False) < 0.26
 
 
 def test_the_trained_parameters_are_those_of_the_layout(folder):

@@ -85,10 +85,10 @@ def test_lora_layers_on_the_meta_device_agree_with_the_count():
 def test_sizes():
     layout = Backbone.read({"name": "sd15", "model": "nobody/nothing-like-this"}).layout()
     assert (layout.factor, layout.channels, layout.tokens) == (8, 4, 77)
-    assert (layout.activation_bytes, layout.activation_px) == (850_000_000, 512)
+    assert layout.text_tokens == {"text_encoder": 77}
     small = Backbone.read({"name": "sd15", "model": "toybox"}).layout()
     assert (small.factor, small.channels, small.tokens) == (4, 4, 77)
-    assert small.activation_bytes < layout.activation_bytes / 2
+    assert small.activations.training(512**2, 2, ()) < layout.activations.training(512**2, 2, ()) / 2
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from refusals import refused_by
 from safetensors.torch import load_file, save_file
 from tiny_sd35 import load_sd35, write_sd35
 
 from tuner.backbones import Backbone
-from tuner.errors import DataError, TunerError
+from tuner.errors import DataError
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 T5 = "text_encoder_3/model.safetensors"
@@ -26,14 +28,7 @@ def folder(sd35_folder, tmp_path) -> Path:
     return Path(shutil.copytree(sd35_folder, tmp_path / "copy"))
 
 
-def refused(folder: Path | str, *words: str, **keys) -> DataError:
-    with pytest.raises(TunerError) as caught:
-        load_sd35(folder, **keys)
-    assert type(caught.value) is DataError
-    for word in words:
-        assert word in str(caught.value)
-    assert caught.value.hint
-    return caught.value
+refused = partial(refused_by, load_sd35)
 
 
 def change(path: Path, **keys) -> None:

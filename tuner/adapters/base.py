@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,7 +46,7 @@ class Adapter(Choice):
         """Put trainable float32 parameters on the model.
 
         Args:
-            keep_base: whether `Attachment.disabled` will be asked for.
+            keep_base: whether `Attachment.disabled` or `Attachment.at_start` will be asked for.
             draws: source of the initial values.
 
         Raises: RecipeError where a pattern matches nothing.
@@ -76,9 +76,35 @@ class Adapter(Choice):
         """The side in pixels that it gives the denoiser positions for; None where it gives none."""
         return None
 
+    def initial(self) -> Path | None:
+        """The saved adapter that it begins as; None begins anew.
+
+        Raises: DataError where the recipe names one that is not there.
+        """
+        return None
+
+    def initial_sha256(self) -> str | None:
+        """Hash of the content of `initial`: a run that goes on must find the very same start."""
+        from ..data.cache import Cache
+        from ..data.identity import file_sha256
+
+        file = self.initial()
+        return None if file is None else file_sha256(file, Cache())
+
+    def initial_problems(self, backbone: Backbone) -> Sequence[str]:
+        """Why it cannot begin as `initial`, as far as that can be told without the model; imports no torch."""
+        return ()
+
     @abstractmethod
     def count(self, backbone: Backbone, layout: Layout) -> Sequence[Count]:
         """What it will train, from the layout alone: one entry a pattern or part. Imports no torch."""
+
+    def layers(self, backbone: Backbone, layout: Layout) -> Collection[str] | None:
+        """The denoiser's linear layers that it trains, by full name, each of which keeps its input for the gradient.
+
+        None where all of the denoiser's weights train. Imports no torch.
+        """
+        return ()
 
 
 class Attachment(ABC):
@@ -86,6 +112,9 @@ class Attachment(ABC):
 
     saves_whole_models: ClassVar[bool] = False
     """As `Adapter.saves_whole_models`."""
+
+    _began: bool = False
+    _start: Mapping[str, Tensor] | None = None
 
     @abstractmethod
     def param_groups(self) -> Sequence[ParamGroup]: ...
@@ -95,7 +124,45 @@ class Attachment(ABC):
 
     @abstractmethod
     def disabled(self) -> AbstractContextManager[None]:
-        """Within it the model acts as it did before `attach`."""
+        """Within it the model acts as it did before `attach`: the base, whatever the adapter began with."""
+
+    def begin_at(self, start: Mapping[str, Tensor], *, keep: bool) -> None:
+        """Take what an earlier run learned as the initial values, bit for bit.
+
+        Args:
+            start: tensors as in `state_dict`.
+            keep: whether `at_start` will be asked for; it costs the memory of the parameters once more.
+
+        Raises: ValueError where names or shapes differ.
+        """
+        self.load_state_dict(start)
+        self._began = True
+        if keep:
+            self._start = {name: tensor.clone() for name, tensor in self.state_dict().items()}
+
+    @contextmanager
+    def at_start(self) -> Iterator[None]:
+        """Within it the model acts as it did when the run began: with its initial values, or `disabled` without any.
+
+        A prediction made before may be differentiated after it. An adapter with something that acts in training alone
+        switches that off, too.
+        """
+        if not self._began:
+            with self.disabled():
+                yield
+            return
+        if self._start is None:
+            raise ValueError("the start was not kept: attach with keep_base=True")
+        live = {name: p for group in self.param_groups() for name, p in group.params.items()}
+        now = {name: p.data for name, p in live.items()}
+        try:
+            # not copy_, which would make what autograd saved of them invalid
+            for name, p in live.items():
+                p.data = self._start[name]
+            yield
+        finally:
+            for name, p in live.items():
+                p.data = now[name]
 
     def state_dict(self) -> dict[str, Tensor]:
         """What was learned, float32, by parameter name; live tensors, not copies."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -90,6 +90,14 @@ class Full(Adapter, name="full"):
             for pattern, names in self._chosen(backbone, component, sizes, layout.linears[component]).items():
                 counts.append(Count(f"{component} {pattern}", len(names), sum(sizes[name] for name in names)))
         return counts
+
+    def layers(self, backbone: Backbone, layout: Layout) -> Collection[str] | None:
+        if self.where == "all":
+            return None
+        denoiser = _trained(self, backbone, layout.linears)[0]
+        linears = layout.linears[denoiser]
+        chosen = self._chosen(backbone, denoiser, layout.layers[denoiser], linears)
+        return {name for names in chosen.values() for name in names if name in linears}
 
     def _chosen(
         self, backbone: Backbone, component: str, layers: Iterable[str], linears: Iterable[str]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from ..backbones.base import Site
 from ..data.sources import as_list
@@ -46,6 +46,15 @@ class LoRA(Adapter, name="lora"):
     """A starts as gaussian noise of deviation 1 / rank, or as a fresh layer does; B starts at 0 and changes nothing."""
     text_encoder_lr: float | None = Field(default=None, gt=0, le=100)
     """Also train the text encoder's attention, at this peak learning rate; null leaves the text encoder as it is."""
+    init_from: str | None = Field(default=None, min_length=1)
+    """Begin as a saved LoRA of the same rank, alpha and layers: its file, its folder, or the run that made it; null
+    begins anew."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> LoRA:
+        if self.init_from is not None:
+            self.refuse_idle({"init": "with init_from, which brings A and B"})
+        return self
 
     rehearsal = {"train.steps": 250, "train.lr": 2e-3}  # said again, for a run that also teaches a word
 
@@ -55,6 +64,17 @@ class LoRA(Adapter, name="lora"):
 
     def trains_text(self) -> bool:
         return self.text_encoder_lr is not None
+
+    def initial(self) -> Path | None:
+        from ..formats.start import start_file
+
+        return None if self.init_from is None else start_file(self.init_from)
+
+    def initial_problems(self, backbone: Backbone) -> Sequence[str]:
+        from ..formats.start import start_problems
+
+        file = self.initial()
+        return () if file is None else start_problems(file, family=backbone.key, rank=self.rank, scale=self.scale)
 
     def count(self, backbone: Backbone, layout: Layout) -> Sequence[Count]:
         counts = []
@@ -68,6 +88,10 @@ class LoRA(Adapter, name="lora"):
                 size = sum(self.rank * sum(linears[name]) for name in names)
                 counts.append(Count(f"{component} {pattern}", len(names), size))
         return counts
+
+    def layers(self, backbone: Backbone, layout: Layout) -> Collection[str]:
+        (linears,) = (own for component, own in layout.linears.items() if component not in backbone.text_components)
+        return {name for names in backbone.matching(self.where, linears).values() for name in names}
 
     def attach(self, model: DiffusionModel, *, keep_base: bool, draws: Draws) -> LoRAAttachment:
         from peft import LoraConfig
@@ -99,7 +123,14 @@ class LoRA(Adapter, name="lora"):
             module.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]
             for p in others:  # peft freezes whatever is not its own, such as a new word
                 p.requires_grad_(True)
-        return LoRAAttachment(self, model, {k: (m, tuple(n)) for k, (m, n) in targets.items()}, draws)
+        attachment = LoRAAttachment(self, model, {k: (m, tuple(n)) for k, (m, n) in targets.items()}, draws)
+        if (file := self.initial()) is not None:
+            from ..formats.start import read_start
+
+            shapes = {name: tensor.shape for name, tensor in attachment.state_dict().items()}
+            start = read_start(file, shapes, family=model.backbone.key, rank=self.rank, scale=self.scale)
+            attachment.begin_at(start, keep=keep_base)
+        return attachment
 
 
 class LoRAAttachment(Attachment):
@@ -158,7 +189,7 @@ class LoRAAttachment(Attachment):
             for pattern, matched in hits.items():
                 size = sum(p.numel() for n in matched for p in self._of(component, n))
                 lines.append(f"{component} {pattern}: {len(matched)} layers, {size:,} parameters")
-        return lines
+        return [*lines, f"begins as {self.adapter.initial()}"] if self.adapter.init_from else lines
 
     def _of(self, component: str, layer: str) -> Iterator[nn.Parameter]:
         for side in ("lora_A", "lora_B"):
@@ -168,6 +199,18 @@ class LoRAAttachment(Attachment):
         for module, names in self.targets.values():
             for name in names:
                 module.get_submodule(name).lora_dropout.train(on)  # type: ignore[attr-defined, operator]
+
+    @contextmanager
+    def at_start(self) -> Iterator[None]:
+        layers = [m.get_submodule(name).lora_dropout for m, names in self.targets.values() for name in names]
+        modes = [layer.training for layer in layers]  # type: ignore[union-attr]
+        self.train(on=False)
+        try:
+            with super().at_start():
+                yield
+        finally:
+            for layer, mode in zip(layers, modes, strict=True):
+                layer.train(mode)  # type: ignore[operator, union-attr]
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

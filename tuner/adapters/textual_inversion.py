@@ -128,13 +128,13 @@ class WordAttachment(Attachment):
                 text = f"adapters.textual_inversion.token: {adapter.token} is a word of the {component} already"
                 raise RecipeError([text], "choose another")
             table = encoder.get_input_embeddings()  # type: ignore[operator]
-            start = self._start(component, tokenizer, table, draws)
+            start = self._first(component, tokenizer, table, draws)
             ids = new_words.add(tokenizer, adapter.token, adapter.vectors)
             self.tables[component] = WordTable(table, ids, start, length=self._length(table.weight))
             encoder.set_input_embeddings(self.tables[component])  # type: ignore[operator]
             self._frozen[component] = digest(table.weight)
 
-    def _start(self, component: str, tokenizer: object, table: object, draws: Draws) -> Tensor:
+    def _first(self, component: str, tokenizer: object, table: object, draws: Draws) -> Tensor:
         """What the rows begin as, (n, D) float32."""
         import torch
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from ..parts import Choice, Problem
+from .habits import Habits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,41 +24,12 @@ if TYPE_CHECKING:
     from ..objectives import Objective
     from ..recipe import Recipe
     from ..types import Cond, Posterior, Tokens
+    from .layout import Layout
     from .vocabulary import Vocabulary
     from .weights import Weights
 
 Site = Literal["cross_attention", "attention", "attention_mlp", "all_linear", "context_kv"]
 """Places that an adapter may touch. Each backbone translates them to module names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What is known of a base model without its weights: enough to plan a run."""
-
-    factor: int
-    """Pixels a latent cell, along one side."""
-    channels: int
-    """Latent channels C."""
-    tokens: int
-    """Text tokens L that a caption may have, the start and end marks included."""
-    parameters: Mapping[str, int]
-    """Number of parameters of each component, by diffusers' name (`unet`, `vae`, `text_encoder`)."""
-    linears: Mapping[str, Mapping[str, tuple[int, int]]]
-    """(in, out) features of every linear layer by component (denoiser, text encoders) and full name."""
-    layers: Mapping[str, Mapping[str, int]]
-    """Parameters of every layer, its bias among them, by component and full name."""
-    activation_bytes: int
-    """Saved activations of one example at `activation_px` in 16-bit, without gradient checkpointing."""
-    activation_px: int
-    """The square side that `activation_bytes` was counted at."""
-    max_side_px: int | None = None
-    """The longest side that the denoiser has positions for; None where there is no end."""
-    pretrained_px: int | None = None
-    """Side of the largest square that the base was pretrained on; None where that is not known."""
-    text_width: int | None = None
-    """Width D of the text that the denoiser takes; None where it is the input of the layers at `context_kv`."""
-    caption_tokens: int | None = None
-    """Of `tokens`, those that a caption may fill; None where it is all of them."""
 
 
 class Backbone(Choice):
@@ -81,6 +52,10 @@ class Backbone(Choice):
     """Whether the denoiser has a table of positions, which ends somewhere."""
     rehearsal: ClassVar[Mapping[str, Any]]
     """What `--rehearse` sets, by key path; a key whose section the recipe lacks is passed over."""
+    pipelines: ClassVar[str] = ""
+    """Pattern of the names of diffusers' pipelines for this family, as model_index.json has them."""
+    file_mark: ClassVar[str] = ""
+    """Part of a key that only single files of this family have."""
 
     @abstractmethod
     def load(self, *, device: torch.device, dtype: torch.dtype, read: Collection[str] | None = None) -> DiffusionModel:
@@ -128,6 +103,18 @@ class Backbone(Choice):
 
         return (published_clip(),), ()
 
+    def habits(self) -> Habits:
+        """How this very base is drawn where nobody says otherwise."""
+        return Habits()
+
+    def size_step(self) -> int:
+        """Sides of pictures are multiples of this many pixels; a UNet halves its latents three times."""
+        return self.layout().factor * 8
+
+    def pipeline_call(self, side: int) -> Mapping[str, Any]:
+        """Keywords by which diffusers' pipeline draws squares of `side` pixels as is usual here."""
+        return {"num_inference_steps": self.habits().steps}
+
     def objective(self) -> Objective:
         """The objective that the weights were pretrained with, at its defaults."""
         from ..objectives import Objective
@@ -156,6 +143,10 @@ class DiffusionModel(ABC):
     """What may spoil a run with this model; warned about once."""
     weights: Mapping[str, Weights] = MappingProxyType({})
     """By component, weights that can leave memory; a component that is not here stays, and waits on the CPU."""
+    logits_may_grow: bool = False
+    """Whether nothing bounds its attention logits and 16-bit training of its kind has diverged by them."""
+    reads_on: str = "another one"
+    """The text encoder that reads on where the shortest one ends, in words."""
     remembered: Mapping[tuple[str | bool, ...], Cond] = MappingProxyType({})
     """What `read_ahead` has read."""
     origin: Path | None = None

@@ -7,7 +7,8 @@ from importlib.resources import files
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
-from .base import Layout
+from .layout import Layout
+from .mmdit_activations import MMDiTActivations
 from .unet_layout import parameters, text_layers, vae_layers
 
 if TYPE_CHECKING:
@@ -19,15 +20,6 @@ Size = Literal["medium", "large", "sd3_medium"]
 
 TIME_CHANNELS = 256
 """Width of the sinusoids that a timestep becomes."""
-
-BLOCK_BYTES = 48.3
-"""Saved tensors of a joint block in 16 bit, a channel and token of both streams, with fused attention and a LoRA on the
-attention, without checkpointing: counted by hooks on saved tensors, each storage once, on the true large and medium."""
-
-DUAL_BYTES = 36.4
-"""What a second attention adds, a channel and token of the picture; counted in the same way on the true medium."""
-
-ACTIVATION_PX = 1024
 
 EMBEDDINGS = ("embedding", "shared", "relative_attention_bias")
 """Last parts of the names of embedding tables."""
@@ -56,6 +48,13 @@ def layout(configs: Mapping[str, Mapping[str, Any]], *, t5_length: int) -> Layou
             layers[name] = list(projected_text_layers(configs[name]))
     if "text_encoder_3" in configs:
         layers["text_encoder_3"] = list(t5_layers(configs["text_encoder_3"]))
+    caption_lengths = {clip_length(configs), *([t5_length] if "text_encoder_3" in configs else [])}
+    linears = {
+        name: {layer: (shape[1], shape[0]) for layer, shape, _ in found if len(shape) == 2 and not _table(layer)}
+        for name, found in layers.items()
+        if name != "vae"
+    }
+    config = configs["transformer"]
     return Layout(
         factor=2 ** (len(configs["vae"]["block_out_channels"]) - 1),
         channels=configs["vae"]["latent_channels"],
@@ -63,18 +62,28 @@ def layout(configs: Mapping[str, Mapping[str, Any]], *, t5_length: int) -> Layou
         parameters={
             name: sum(prod(shape) + bias * shape[0] for _, shape, bias in found) for name, found in layers.items()
         },
-        linears={
-            name: {layer: (shape[1], shape[0]) for layer, shape, _ in found if len(shape) == 2 and not _table(layer)}
-            for name, found in layers.items()
-            if name != "vae"
+        linears=linears,
+        activations=MMDiTActivations(
+            width=_width(config),
+            depth=config["num_layers"],
+            dual=frozenset(config.get("dual_attention_layers") or ()),
+            normed=bool(config.get("qk_norm")),
+            text_tokens=clip_length(configs) + t5_length,
+            cell_px=_cell(configs),
+            linears=linears["transformer"],
+        ),
+        text_tokens={
+            name: t5_length if name == "text_encoder_3" else configs[name]["max_position_embeddings"]
+            for name in linears
+            if name != "transformer"
         },
         layers={name: parameters(found) for name, found in layers.items()},
-        activation_bytes=_activation_bytes(configs, clip_length(configs) + t5_length),
-        activation_px=ACTIVATION_PX,
         max_side_px=configs["transformer"]["pos_embed_max_size"] * _cell(configs),
         pretrained_px=1440 if configs["transformer"].get("dual_attention_layers") else 1024,
         text_width=configs["transformer"]["joint_attention_dim"],
-        caption_tokens=max(clip_length(configs), t5_length if "text_encoder_3" in configs else 0),
+        caption_tokens=max(caption_lengths),
+        shared_tokens=min(caption_lengths) if len(caption_lengths) > 1 else None,
+        scheduler=configs.get("scheduler", {}),
     )
 
 
@@ -93,14 +102,6 @@ def _cell(configs: Mapping[str, Mapping[str, Any]]) -> int:
 
 def _table(layer: str) -> bool:
     return layer.rpartition(".")[2].endswith(EMBEDDINGS)
-
-
-def _activation_bytes(configs: Mapping[str, Mapping[str, Any]], text: int) -> int:
-    config = configs["transformer"]
-    width = _width(config)
-    image = (ACTIVATION_PX // _cell(configs)) ** 2
-    joint = BLOCK_BYTES * config["num_layers"] * (image + text) * width
-    return round(joint + DUAL_BYTES * len(config.get("dual_attention_layers") or ()) * image * width)
 
 
 def _width(config: Mapping[str, Any]) -> int:

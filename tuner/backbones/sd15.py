@@ -9,13 +9,15 @@ from pydantic import Field, model_validator
 
 from ..errors import DataError
 from . import sd15_sites
-from .base import Backbone, DiffusionModel, Layout, Site
+from .base import Backbone, DiffusionModel, Site
+from .habits import Habits
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import torch
 
+    from .layout import Layout
     from .vocabulary import Vocabulary
 
 TOYBOX = "toybox"
@@ -31,6 +33,8 @@ class SD15(Backbone, name="sd15"):
     text_components = ("text_encoder",)
     text_settings = ("clip_skip",)
     stretches = {"down": ("down_blocks",), "middle": ("mid_block",), "up": ("up_blocks",)}
+    pipelines = r"StableDiffusion(Img2Img|Inpaint)?Pipeline"
+    file_mark = "input_blocks."
     rehearsal = {
         "backbone.model": TOYBOX,
         "backbone.revision": None,
@@ -43,6 +47,9 @@ class SD15(Backbone, name="sd15"):
         "train.batch": 4,
         "train.accumulate": 1,
         "train.lr": 2e-3,
+        "train.schedule.warmup": 25,
+        "train.ema.decay": 0.95,
+        "train.ema.every": 1,
         "train.precision": "fp32",
         "sample.every": 125,
         "sample.steps": 12,
@@ -63,6 +70,10 @@ class SD15(Backbone, name="sd15"):
         from .sd15_model import load
 
         return load(self, device=device, dtype=dtype, read=read)
+
+    def habits(self) -> Habits:
+        """The pipeline's guidance; the toybox obeys at less."""
+        return Habits(guidance=5.0) if self.model == TOYBOX else Habits()
 
     def layout(self) -> Layout:
         from .unet_layout import layout

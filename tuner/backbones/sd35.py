@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from ..errors import DataError
 from . import sd35_sites
-from .base import Backbone, DiffusionModel, Layout, Site
+from .base import Backbone, DiffusionModel, Site
+from .habits import Habits
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..parts import Problem
     from ..recipe import Recipe
+    from .layout import Layout
     from .vocabulary import Vocabulary
 
 TOYBOX = "toybox"
@@ -40,11 +42,14 @@ class SD35(Backbone, name="sd35"):
     text_settings = ("t5", "t5_length")
     stretches = sd35_sites.STREAMS
     placed_by_table = True
+    pipelines = r"StableDiffusion3\w*Pipeline"
+    file_mark = "joint_blocks."
     rehearsal = {
         "backbone.model": TOYBOX,
         "backbone.revision": None,
         "backbone.components": None,
         "backbone.t5_length": 32,
+        "objective.shift": {"name": "constant", "value": 2.0},
         "data.resolution": 64,
         "data.bucket_step": 16,
         "data.prior.generate": 24,
@@ -54,6 +59,9 @@ class SD35(Backbone, name="sd35"):
         "train.batch": 4,
         "train.accumulate": 1,
         "train.lr": 2e-3,
+        "train.schedule.warmup": 25,
+        "train.ema.decay": 0.95,
+        "train.ema.every": 1,
         "train.precision": "fp32",
         "sample.every": 125,
         "sample.steps": 12,
@@ -79,6 +87,30 @@ class SD35(Backbone, name="sd35"):
         from .sd35_loading import load
 
         return load(self, device=device, dtype=dtype, read=read)
+
+    def habits(self) -> Habits:
+        """As published: 28 steps are the pipeline's own number, 4.5 is the guidance for SD3.5, 7.0 the one for SD3.
+
+        A turbo was distilled to draw in 4 steps without guidance; its name alone tells it from large.
+        """
+        name = self.model.lower()
+        if "turbo" in name:
+            return Habits(steps=4, guidance=0.0)
+        return Habits(steps=28, guidance=7.0 if _published(name) == "sd3_medium" else 4.5)
+
+    def size_step(self) -> int:
+        return MULTIPLE_PX
+
+    def pipeline_call(self, side: int) -> Mapping[str, Any]:
+        """As in the base class; without a size the pipeline draws what `sample_size` says, whatever was trained."""
+        own = self.habits()
+        return {
+            "num_inference_steps": own.steps,
+            "guidance_scale": own.guidance,
+            "max_sequence_length": self.t5_length,
+            "height": side,
+            "width": side,
+        }
 
     def layout(self) -> Layout:
         from .mmdit_layout import layout
@@ -159,7 +191,7 @@ def _published(model: str) -> Any:
 def _folder_configs(folder: Path, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     from .loading import read_json
 
-    paths = {name: folder / name / "config.json" for name in names}
+    paths = {name: folder / name / f"{'scheduler_' if name == 'scheduler' else ''}config.json" for name in names}
     return {name: read_json(path) for name, path in paths.items() if path.is_file()}
 
 

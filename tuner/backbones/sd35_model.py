@@ -44,7 +44,9 @@ class SD35Model(DiffusionModel):
         self.scheduler = scheduler
         self.notes, self.warnings = tuple(notes), tuple(warnings)
         self.channels, self.factor = vae_latents.channels(self.vae), vae_latents.factor(self.vae)
+        self.logits_may_grow = not self.denoiser.config.get("qk_norm")  # type: ignore[union-attr]
         self._t5_length = backbone.t5_length
+        self.reads_on = sd35_text.longest(self.text_encoders, backbone.t5_length)
         self._parts = sd35_text.parts(self.text_encoders, self.denoiser.config["pooled_projection_dim"])  # type: ignore[index]
         self._identify = cache(identify)
 

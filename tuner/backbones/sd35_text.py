@@ -80,7 +80,10 @@ def t5_rows(tokenizer: Any, prompts: Sequence[str], length: int) -> tuple[list[l
 def tokenize(
     tokenizers: Mapping[str, Any], encoders: Mapping[str, nn.Module], prompts: Sequence[str], t5_length: int
 ) -> Tokens:
-    """As `DiffusionModel.tokenize`; cut is what none of the encoders reads, for T5 reads on where the CLIPs end."""
+    """As `DiffusionModel.tokenize`; cut is what none of the encoders reads, for T5 reads on where the CLIPs end.
+
+    What T5 alone reads, or a longer one of both, is `partly`.
+    """
     import torch
 
     ids, cuts = {}, []
@@ -91,7 +94,15 @@ def tokenize(
             rows, cut = token_rows(tokenizers[name], prompts, encoder.config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
         ids[name] = torch.tensor(rows, dtype=torch.int64)
         cuts.append(cut)
-    return Tokens(ids, tuple(min(lost, key=len) for lost in zip(*cuts, strict=True)))
+    lost = [(min(ends, key=len), max(ends, key=len)) for ends in zip(*cuts, strict=True)]
+    partly = tuple(some[: len(some) - len(none)].strip() for none, some in lost)
+    return Tokens(ids, tuple(none for none, _ in lost), partly)
+
+
+def longest(encoders: Mapping[str, nn.Module], t5_length: int) -> str:
+    """Which of the encoders reads most tokens, in words."""
+    clips: list[Any] = [encoders[name].config for name in CLIPS if name in encoders]
+    return "T5" if t5_length > min(config.max_position_embeddings for config in clips) else "CLIP"
 
 
 def encode(encoders: Mapping[str, nn.Module], tokens: Tokens, *, pooled_width: int, width: int, t5_length: int) -> Cond:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from .base import Layout
+from .layout import Layout
+from .unet_activations import UNetActivations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -14,33 +15,26 @@ Shape = tuple[int, ...]
 Layer = tuple[str, Shape, bool]
 """Name, shape of the weight, and whether it has a bias as long as the weight's first axis."""
 
-ACTIVATION_BYTES = 850_000_000
-"""Saved tensors of one 512 px example in 16 bit on the true SD1.5, with fused attention, without checkpointing:
-counted by hooks on saved tensors, each storage once."""
-
-ACTIVATION_PX = 512
-
 
 def layout(configs: Mapping[str, Mapping[str, Any]]) -> Layout:
     """Sizes of a model whose `unet`, `vae` and `text_encoder` have these configurations."""
-    from .bundled import configs as usual
-
     layers = {
         "unet": list(unet_layers(configs["unet"])),
         "vae": list(vae_layers(configs["vae"])),
         "text_encoder": list(text_layers(configs["text_encoder"])),
     }
+    found = {name: linears(own) for name, own in layers.items() if name != "vae"}
+    factor = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
+    tokens = configs["text_encoder"]["max_position_embeddings"]
     return Layout(
-        factor=2 ** (len(configs["vae"]["block_out_channels"]) - 1),
+        factor=factor,
         channels=configs["vae"]["latent_channels"],
-        tokens=configs["text_encoder"]["max_position_embeddings"],
-        parameters={
-            name: sum(prod(shape) + bias * shape[0] for _, shape, bias in found) for name, found in layers.items()
-        },
-        linears={name: linears(found) for name, found in layers.items() if name != "vae"},
-        layers={name: parameters(found) for name, found in layers.items()},
-        activation_bytes=round(ACTIVATION_BYTES * _work(configs) / _work(usual())),
-        activation_px=ACTIVATION_PX,
+        tokens=tokens,
+        parameters={name: sum(prod(shape) + bias * shape[0] for _, shape, bias in own) for name, own in layers.items()},
+        linears=found,
+        layers={name: parameters(own) for name, own in layers.items()},
+        activations=activations(configs["unet"], factor, tokens, found["unet"]),
+        text_tokens={"text_encoder": tokens},
     )
 
 
@@ -56,17 +50,25 @@ def linears(layers: list[Layer]) -> dict[str, tuple[int, int]]:
     }
 
 
-def _work(configs: Mapping[str, Mapping[str, Any]]) -> float:
-    """How activations grow: with the cells of each level, its channels and its blocks.
+def activations(
+    config: Mapping[str, Any], factor: int, text_tokens: int, linears: Mapping[str, Any]
+) -> UNetActivations:
+    """What the UNet of this configuration holds; its blocks are found among its layers."""
+    resnets, transformers = [], []
+    shapes = {name: shape for name, shape, _ in unet_layers(config)}
+    for name, shape in shapes.items():
+        if name.endswith(".conv1"):
+            resnets.append((_level(name, config), shape[1], shape[0]))
+        elif name.endswith(".proj_in"):
+            transformers.append((name.removesuffix(".proj_in"), _level(name, config), shape[0]))
+    return UNetActivations(tuple(resnets), tuple(transformers), text_tokens, factor, linears)
 
-    A stated rule of thumb that is exact for the true SD1.5 and scales it for models of other widths and depths.
-    """
-    unet, cells = configs["unet"], 1.0 / 4 ** (len(configs["vae"]["block_out_channels"]) - 1)
-    total = 0.0
-    for channels in unet["block_out_channels"]:
-        total += cells * channels * unet["layers_per_block"]
-        cells /= 4
-    return total
+
+def _level(name: str, config: Mapping[str, Any]) -> int:
+    """How often the latents' cells were halved where a layer is."""
+    last = len(config["block_out_channels"]) - 1
+    part, index, *_ = name.split(".")
+    return {"down_blocks": lambda: int(index), "up_blocks": lambda: last - int(index)}.get(part, lambda: last)()
 
 
 def unet_layers(config: Mapping[str, Any]) -> Iterator[Layer]:

@@ -41,7 +41,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pictures.")] = 0,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampler steps.")] = 20,
     guidance: Annotated[
-        float | None, typer.Option(min=0, max=50, help="Guidance scale. Default: 7.5; on the toybox 5.")
+        float | None, typer.Option(min=0, max=50, help="Guidance scale. Default: the base's own, as for `generate`.")
     ] = None,
     size: Annotated[int | None, typer.Option(min=8, help="Side in pixels. Default: the run's resolution.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Pictures drawn at a time.")] = None,

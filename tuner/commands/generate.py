@@ -36,11 +36,23 @@ def generate(
         str | None,
         typer.Option(help="The base model: folder, .safetensors, Hub id or `toybox`. Default: the adapter's own."),
     ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="sd15 or sd35. Default: what the adapter or the base itself says; of the toybox, sd15."),
+    ] = None,
     negative: Annotated[str, typer.Option(help="What to keep out of the picture.")] = "",
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="Pictures for each prompt.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture; the next takes the next.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampler steps.")] = 25,
-    guidance: Annotated[float, typer.Option(min=0, max=50, help="Guidance scale; 1 or less turns it off.")] = 7.5,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Sampler steps. Default: the base's own; sd15 25, sd35 28, a turbo 4."),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=50, help="Guidance scale; 1 or less: none. Default: sd15 7.5, SD3.5 4.5, SD3 7, a turbo 0."
+        ),
+    ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="PX|WxH", help="Size; default: what the adapter was trained at.")
     ] = None,
@@ -61,13 +73,15 @@ def generate(
     known = list(dict.fromkeys(name for names in SAMPLERS.values() for name in names))
     if scheduler not in ("auto", *known):
         raise UsageError(f"unknown scheduler {scheduler!r}", f"there is {', '.join(known)}")
-    drawing = Drawing.plan([parse_adapter(text) for text in adapters or ()], base, device)
+    drawing = Drawing.plan([parse_adapter(text) for text in adapters or ()], base, device, backbone=backbone)
     there = SAMPLERS[drawing.backbone.default_objective]
     if scheduler not in ("auto", *there):
         raise UsageError(f"{scheduler} does not draw {drawing.backbone.key}", f"there is {', '.join(there)}")
     scheduler = there[0] if scheduler == "auto" else scheduler
     width, height = parse_size(size) if size else (drawing.resolution, drawing.resolution)
     drawing.check_size(width, height)
+    own = drawing.backbone.habits()
+    steps, guidance = steps or own.steps, own.guidance if guidance is None else guidance
     shots = [
         Shot(prompt, negative, seed + number, (width, height), steps, guidance, scheduler)
         for prompt in prompts

@@ -13,7 +13,7 @@ from .output import emit
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..quickstart import Lesson
+    from ..quickstart import Course, Lesson
 
 
 def quickstart(
@@ -21,6 +21,7 @@ def quickstart(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe, such as train.steps=400."),
     ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Whose small model: sd15 or sd35. Default: sd15.")] = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", help="Where. Default: a new runs/quickstart-<n>.")
     ] = None,
@@ -31,14 +32,15 @@ def quickstart(
     from ..console import Console
     from .arguments import split
 
-    _, asked = split([lessons.RECIPE, *(changes or ())])
-    lesson = lessons.reading(asked)
+    course = lessons.course(backbone)
+    _, asked = split([course.recipe, *(changes or ())])
+    lesson = lessons.reading(asked, backbone)
     console = Console(sys.stderr if as_json else sys.stdout)
     try:
         recipe = lesson.recipe
         console.say(
-            f"DreamBooth-LoRA, the small way: {recipe.train.steps} steps teach a model of the toybox one particular "
-            f"{lessons.CLASS}, and keep what it knows of all others"
+            f"DreamBooth-LoRA, the small way: {recipe.train.steps} steps teach the toybox's {course.real} one "
+            f"particular {lessons.CLASS}, and keep what it knows of all others"
         )
         done = lessons.teach(lesson, run_dir, [console])
     finally:
@@ -46,11 +48,11 @@ def quickstart(
     if as_json:
         emit({"run_dir": done.run_dir, "adapter": done.adapter, "picture": done.picture, "step": done.step})
     else:
-        typer.echo(summary(done, console))
+        typer.echo(summary(done, console, course))
     return 0
 
 
-def summary(done: Lesson, console: Console) -> str:
+def summary(done: Lesson, console: Console, course: Course) -> str:
     """What happened, where it is, and the same with the real model."""
     from ..console import duration
     from ..quickstart import PLAIN, SUBJECT
@@ -59,13 +61,13 @@ def summary(done: Lesson, console: Console) -> str:
         [
             f"done: {done.step} steps, {duration(console.seconds)}",
             f"  picture  {done.picture}   <- open this: before and after, from the same noise",
-            f"  adapter  {done.adapter}   for diffusers, A1111 and ComfyUI; every file was loaded back",
+            f"  adapter  {done.adapter}   for {course.tools}; every file was loaded back",
             f'  more     tuner generate --adapter {done.run_dir} "a photo of {SUBJECT} at night"',
             f"  measure  tuner eval {done.run_dir}",
             "",
             f'"{SUBJECT}" is now one particular {PLAIN.split()[-1]}; "{PLAIN}" is still any. The same with your own',
-            "photos and Stable Diffusion 1.5 (a download of about 4 GB; a GPU with 8 GB or more):",
-            '  tuner run dreambooth_lora data.instance.path=photos/ data.instance.caption="a photo of sks dog" '
+            f"photos and {course.real} ({course.takes}):",
+            f'  tuner run {course.recipe} data.instance.path=photos/ data.instance.caption="a photo of sks dog" '
             'data.prior.caption="a photo of a dog"',
         ]
     )

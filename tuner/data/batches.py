@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
@@ -71,6 +71,23 @@ class Recital:
         return captions[min(len(ends), len(captions) - 1)]
 
 
+@dataclass(frozen=True, slots=True)
+class MicroBatches:
+    """Micro-batches of a step, each made when its turn comes: a large step must not be in memory as a whole."""
+
+    parts: Sequence[MicroBatch]
+    make: Callable[[MicroBatch], Batch]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self.make, self.parts)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.make(self.parts[index])
+
+
 class Batches:
     """The micro-batches of each step that belong to this process.
 
@@ -101,7 +118,7 @@ class Batches:
         self.pictures, self.texts, self.recital = sources
         self.flip, self.process = flip, process
 
-    def __getitem__(self, step: int) -> list[Batch]:
+    def __getitem__(self, step: int) -> MicroBatches:
         """This process's micro-batches of a step, on the CPU. Empty where other processes have all of a short step."""
         micro_batches = self.order.step(step)
         totals = {role.name: 0.0 for role in self.roles}
@@ -110,7 +127,7 @@ class Batches:
                 for role in self.roles:
                     totals[role.name] += self._example(role, unit)[0].weight
         rank, count = self.process
-        return [self._batch(micro, totals) for micro in micro_batches[rank::count]]
+        return MicroBatches(micro_batches[rank::count], lambda micro: self._batch(micro, totals))
 
     def names(self, step: int) -> list[str]:
         """Files that a step looks at, for messages."""

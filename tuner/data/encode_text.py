@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import NumbersError
@@ -61,7 +62,7 @@ def encode_captions(
     check: Callable[[], None] = lambda: None,
     device: torch.device | None = None,
 ) -> dict[str, str]:
-    """Put the embeddings of every caption into the cache; captions that are cut are told to the watcher.
+    """Put the embeddings of every caption into the cache; what encoders do not read is told to the watcher.
 
     A record holds the tensors of the model's Cond by name, float32, without the batch axis, as
     `unpadded.trim` leaves them.
@@ -82,17 +83,17 @@ def encode_captions(
         raise ValueError("something in a text encoder trains, so embeddings cannot be cached")
     identity = text_identity(model)
     keys: dict[str, str] = {}
-    cut: dict[str, str] = {}
     missing: dict[str, Tokens] = {}
+    lengths = Lengths()
     for caption in dict.fromkeys(captions):
         tokens = model.tokenize([caption])
+        lengths.see(caption, tokens)
         keys[caption] = text_key(identity, caption, {name: ids[0].tolist() for name, ids in tokens.ids.items()})
-        if any(tokens.cut):
-            cut[caption] = tokens.cut[0]
         if cache.get("text", keys[caption]) is None:
             missing[caption] = tokens
-    for note in [*cache.take_notes(), *cut_notes(cut, len(keys))]:
+    for note in cache.take_notes():
         watcher.warn(note)
+    lengths.tell(model, watcher)
     done = len(keys) - len(missing)
     watcher.phase("caching", len(keys), done)
     with Writer(cache, "text") as writer, model.at_hand(model.text_encoders if missing else (), device):
@@ -102,6 +103,43 @@ def encode_captions(
             done += 1
             watcher.progress(done)
     return keys
+
+
+@dataclass(slots=True)
+class Lengths:
+    """What text encoders do not read of some captions."""
+
+    count: int = 0
+    cut: dict[str, str] = field(default_factory=dict)
+    """What none of them reads, by caption."""
+    partly: dict[str, str] = field(default_factory=dict)
+    """What some of them read."""
+
+    def see(self, caption: str, tokens: Tokens) -> None:
+        self.count += 1
+        if any(tokens.cut):
+            self.cut[caption] = tokens.cut[0]
+        if any(tokens.partly):
+            self.partly[caption] = tokens.partly[0]
+
+    def tell(self, model: DiffusionModel, watcher: Watcher) -> None:
+        """Warn of what is never read, and note what is read in part."""
+        for warning in cut_notes(self.cut, self.count):
+            watcher.warn(warning)
+        if self.partly:
+            caption, rest = next(iter(self.partly.items()))
+            watcher.say(
+                f"{len(self.partly)} of {self.count} captions are longer than every text encoder reads: of "
+                f"{_short(caption)} {model.reads_on} alone reads {_short(rest)}"
+            )
+
+
+def tell_lengths(model: DiffusionModel, captions: Sequence[str], watcher: Watcher) -> None:
+    """What text encoders do not read of captions that are not cached."""
+    lengths = Lengths()
+    for caption in captions:
+        lengths.see(caption, model.tokenize([caption]))
+    lengths.tell(model, watcher)
 
 
 def cut_notes(cut: Mapping[str, str], count: int) -> list[str]:

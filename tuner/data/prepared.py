@@ -12,7 +12,7 @@ from . import buckets, held_out, prior
 from .batches import Batches, Look, Pictures, Recital, Texts, TokenTexts
 from .cache import load
 from .encode import Picture, encode_pictures, picture_key
-from .encode_text import encode_captions
+from .encode_text import encode_captions, tell_lengths
 from .encoder_dropout import EncoderDropout
 from .held_out import HeldOut
 from .order import Bucket, Entry, Order
@@ -185,10 +185,11 @@ def encode(
         dropout = EncoderDropout(data.encoder_dropout, tuple(model.text_encoders), model.without)
     recital = Recital(data.caption_dropout, _mirrored_captions(recipe, roles), dropout)
     texts: Texts
+    captions = _captions(examples, recital)
     if learns_text:
+        tell_lengths(model, captions, watcher)
         texts = TokenTexts(model.tokenize)
     else:
-        captions = _captions(examples, recital)
         with model.at_hand(model.text_encoders if meanwhile else (), device):
             if meanwhile:
                 meanwhile()

@@ -67,6 +67,7 @@ def generate(
     from ..sampling import paint, read_ahead
 
     count = max((source.generate or 0) - count_have, 0)
+    source = _settled(source, model)
     settings = _settings(model, source, size, objective)
     shelf = cache_root / "priors" / _address(settings)
     folder = shelf / f"{count:05d}"
@@ -97,9 +98,20 @@ def generate(
     return folder
 
 
+def _settled(source: PriorSource, model: DiffusionModel) -> PriorSource:
+    """The source with the base's own steps and guidance where it says nothing."""
+    own = model.backbone.habits()
+    said = {"steps": source.steps or own.steps}
+    if source.guidance is None:
+        said |= {"guidance": own.guidance}
+    return source.model_copy(update=said)
+
+
 def _shot(source: PriorSource, size: tuple[int, int], index: int) -> Shot:
     from ..sampling import Shot
 
+    assert source.steps is not None
+    assert source.guidance is not None
     caption = source.caption or ""
     seed = Draws(source.seed).torch_seed("prior", caption, index)
     return Shot(caption, "", seed, size, source.steps, source.guidance, SCHEDULER)

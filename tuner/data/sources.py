@@ -133,10 +133,10 @@ class PriorSource(Source):
     """Fill up to this many class pictures, drawn by the untouched base from `caption` (Ruiz et al. 2022, sec. 3.2)."""
     predict: bool = False
     """No pictures: keep the base's own prediction for the instance pictures under `caption`."""
-    guidance: float = Field(default=7.5, ge=0, le=50)
-    """Guidance scale of generated class pictures."""
-    steps: int = Field(default=30, ge=1, le=1000)
-    """Sampler steps of generated class pictures."""
+    guidance: float | None = Field(default=None, ge=0, le=50)
+    """Guidance scale of generated class pictures; null takes the base's own, as `sample.guidance` does."""
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    """Sampler steps of generated class pictures; null takes the base's own, as `sample.steps` does."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of generated class pictures; picture number i depends on this, i and the caption alone."""
 

@@ -56,7 +56,7 @@ class Asking:
     seed: int = 0
     steps: int = 20
     guidance: float | None = None
-    """None: 7.5, and 5 on the toybox."""
+    """None: the base's own (`Backbone.habits`)."""
     scheduler: str = "auto"
     """As `Shot.scheduler`."""
     batch: int | None = None
@@ -98,7 +98,7 @@ def _same(prompt: str, plain: str) -> bool:
 def _ask(case: Case, asking: Asking, pairs: Sequence[tuple[str, str]], first: int) -> Question:
     from ..sampling import Shot
 
-    guidance = asking.guidance if asking.guidance is not None else 5.0 if case.drawing.base == TOYBOX else 7.5
+    guidance = case.drawing.backbone.habits().guidance if asking.guidance is None else asking.guidance
     shots = tuple(
         Shot(
             prompt,
@@ -187,7 +187,7 @@ def _drawing(run_dir: Path, recipe: Recipe, step: int | None, base: str | None, 
 
 def _drawable(drawing: Drawing, side: int) -> int:
     """The largest side that the model draws and that is not above `side`; the smallest there is where none is."""
-    step = drawing.backbone.layout().factor * 8
+    step = drawing.backbone.size_step()
     return max(side // step * step, step)
 
 

@@ -61,6 +61,7 @@ SETTINGS: Mapping[str, str] = {
     "seed": "train.seed",
     "crop": "data.crop",
     "caption_dropout": "data.caption_dropout",
+    "encoder_dropout": "data.encoder_dropout",
     "flip": "data.flip",
     "task": "task.name",
     "prior_weight": "task.prior_weight",
@@ -69,6 +70,11 @@ SETTINGS: Mapping[str, str] = {
     "min_snr_gamma": "objective.min_snr_gamma",
     "noise_offset": "objective.noise_offset",
     "input_perturbation": "objective.input_perturbation",
+    "levels": "objective.levels",
+    "shift": "objective.shift",
+    "weighting": "objective.weighting",
+    "t5": "backbone.t5",
+    "t5_length": "backbone.t5_length",
     "clip_skip": "backbone.clip_skip",
 }
 """Facts that the recipe itself tells, by key path; a path that this recipe lacks is left out."""
@@ -109,6 +115,10 @@ class About:
     """The resolved recipe as YAML, paths reduced to their last part, no tokens."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """`Facts` and the recipe's own (`SETTINGS`, `text_encoder_lr`), by name."""
+    call: Mapping[str, Any] = field(default_factory=lambda: {"num_inference_steps": 25})
+    """Keywords of a call of diffusers' pipeline (`Backbone.pipeline_call`)."""
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    """What that pipeline's scheduler has to be told to draw as the run did; empty where the base says it already."""
     weights: Literal["raw", "ema"] = "raw"
     """Whether the tensors are the trained weights or their moving average."""
     made: str | None = None
@@ -169,6 +179,7 @@ def about_run(  # noqa: PLR0913  (a record with as many fields)
     captions = {source.caption for source in first}
     called = not any(role.beside for role in recipe.task.roles(recipe.sources))  # no caption calls a preference
     caption = captions.pop() if called and len(captions) == 1 else None
+    side = recipe.data.resolution
     return About(
         name=name,
         dtype=recipe.save.dtype,
@@ -181,7 +192,9 @@ def about_run(  # noqa: PLR0913  (a record with as many fields)
         trigger=recipe.data.trigger,
         sample_prompts=tuple(recipe.sample.prompts),
         negative=recipe.sample.negative,
-        resolution=recipe.data.resolution,
+        resolution=side,
+        call=recipe.backbone.pipeline_call(side),
+        sampler=_sampler(recipe),
         recipe=recipe_text,
         facts={**told, **({"text_encoder_lr": lrs[0]} if lrs else {}), **facts},
         weights=weights,
@@ -189,6 +202,15 @@ def about_run(  # noqa: PLR0913  (a record with as many fields)
         alone=len(recipe.adapters) == 1,
         preview=preview,
     )
+
+
+def _sampler(recipe: Recipe) -> Mapping[str, Any]:
+    """What the objective changes in the base's scheduler, for squares of the recipe's resolution."""
+    layout, objective = recipe.backbone.layout(), recipe.bound_objective
+    if layout.scheduler and not objective.notes(layout.scheduler):
+        return {}
+    cells = recipe.data.resolution // layout.factor
+    return objective.scheduler_changes(cells, cells)
 
 
 def _at(tree: Mapping[str, Any], path: str) -> Any:

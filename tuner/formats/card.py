@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import storage
 from .about import is_hub_id
 from .families import FAMILIES
+from .flow_facts import in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from .about import About
@@ -36,7 +38,13 @@ TABLE: Mapping[str, str] = {
     "ema_decay": "EMA decay",
     "min_snr_gamma": "min-SNR gamma",
     "noise_offset": "noise offset",
+    "levels": "noise levels, before the shift",
+    "shift": "shift of the noise levels",
+    "weighting": "weighting of the noise levels",
+    "t5": "T5 reads, too",
+    "t5_length": "tokens that T5 reads",
     "caption_dropout": "caption dropout",
+    "encoder_dropout": "dropout of single text encoders",
     "seed": "seed",
     "validation_loss": "validation loss",
     "best": "best checkpoint so far",
@@ -167,6 +175,10 @@ def _rows(rows: Sequence[tuple[str, Any]]) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return in_words(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .card import base_lines, code, example, introduced, put_card
+from .card_code import as_trained, call, left_out, scheduler_line
 from .families import FAMILIES
 from .hypernetwork_kind import loads_in
 
@@ -69,12 +70,13 @@ from diffusers import {family.pipeline}
 
 {base_lines(about)}
 device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
-pipe = {family.pipeline}.from_pretrained(base, torch_dtype=dtype).to(device)
-tuner.load_adapter(pipe, {file!r}, strength=1.0)
+pipe = {family.pipeline}.from_pretrained(base, torch_dtype=dtype{left_out(about)}).to(device)
+{scheduler_line(about)}tuner.load_adapter(pipe, {file!r}, strength=1.0)
 
-image = pipe({example(about)!r}, num_inference_steps=25).images[0]
+{call(about, repr(example(about)))}
 image.save("picture.png")
-```"""
+```
+{as_trained(about)}""".rstrip()
 
 
 def _elsewhere(about: About, file: str) -> str:

@@ -96,21 +96,21 @@ def write_lora(folder: Path, state: Mapping[str, Tensor], *, rank: int, scale: f
         for side, factor in zip("AB", both, strict=True)
     }
     first, second = folder / DIFFUSERS_FILE, folder / f"{about.name}.safetensors"
-    family = FAMILIES[about.family]
+    family, alpha = FAMILIES[about.family], rank * scale
     if family.kohya_in_diffusers:
-        _write(first, container.pack(plain, diffusers_header(layers, about, rank=rank)))
+        _write(first, container.pack(plain, diffusers_header(layers, about, rank=rank, alpha=alpha)))
         factors = _cast({_kohya_key(family, p): (p.down, p.up) for p in layers}, about)
-        named = kohya.tensors(factors, alpha=rank * scale)
-        _write(second, container.pack(named, kohya_header(named, about, rank=rank, alpha=rank * scale)))
+        named = kohya.tensors(factors, alpha=alpha)
+        _write(second, container.pack(named, kohya_header(named, about, rank=rank, alpha=alpha)))
     else:  # ComfyUI reads diffusers' keys of this family, and diffusers would pass over kohya's
-        content = container.pack(plain, told_header(plain, layers, about, rank=rank))
+        content = container.pack(plain, told_header(plain, layers, about, rank=rank, alpha=alpha))
         _write(first, content)
         _write(second, content)
     return [
         first,
         second,
         *write_sidecars(folder, about),
-        write_card(folder, about, rank=rank, alpha=rank * scale, layers=layers),
+        write_card(folder, about, rank=rank, alpha=alpha, layers=layers),
     ]
 
 

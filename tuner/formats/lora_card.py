@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .card import base_lines, cell, code, example, introduced, put_card
+from .card_code import as_trained, call, left_out, scheduler_line
 from .families import FAMILIES, TURNED_IN_COMFY, turned_in_comfy
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def _opening(about: About, layers: Sequence[Pair]) -> str:
 def _use_in_diffusers(about: About, layers: Sequence[Pair]) -> str:
     family = FAMILIES[about.family]
     pipeline, denoiser = family.pipeline, family.denoiser
+    shifted = scheduler_line(about)
     text_trained = any(pair.component.startswith("text_encoder") for pair in layers)
     alone = ", without the text encoder's part, so here the pipeline is better" if text_trained else ""
     return f"""## In diffusers
@@ -49,14 +51,14 @@ from diffusers import {pipeline}
 
 {base_lines(about)}
 device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
-pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype).to(device)
-pipe.load_lora_weights(".", weight_name="pytorch_lora_weights.safetensors", adapter_name="learned")
+pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype{left_out(about)}).to(device)
+{shifted}pipe.load_lora_weights(".", weight_name="pytorch_lora_weights.safetensors", adapter_name="learned")
 pipe.set_adapters("learned", 1.0)  # the strength
 
-image = pipe({example(about)!r}, num_inference_steps=25).images[0]
+{call(about, repr(example(about)))}
 image.save("picture.png")
 ```
-
+{as_trained(about)}
 On the {_noun(denoiser)} alone{alone}:
 
 ```python
@@ -65,7 +67,7 @@ from diffusers import {pipeline}
 
 {base_lines(about)}
 device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
-pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype).to(device)
+pipe = {pipeline}.from_pretrained(base, torch_dtype=dtype{left_out(about)}).to(device)
 pipe.{denoiser}.load_lora_adapter(".", weight_name="pytorch_lora_weights.safetensors", prefix="{denoiser}")
 ```{_old_loader(denoiser)}"""
 

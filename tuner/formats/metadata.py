@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import container
 from .families import FAMILIES
+from .flow_facts import level_fields, text_fields
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +48,7 @@ MAX_BYTES = 2**20
 """Metadata above this makes browsers slow; the tag counts are cut first, then the recipe."""
 
 
-def diffusers_header(layers: Sequence[Pair], about: About, *, rank: int) -> dict[str, str]:
+def diffusers_header(layers: Sequence[Pair], about: About, *, rank: int, alpha: float) -> dict[str, str]:
     """Header of the file for diffusers. Holds no date, no path and no run name."""
     header = {"format": "pt", "lora_adapter_metadata": adapter_config(layers, rank)}
     if about.metadata == "none":
@@ -56,6 +57,7 @@ def diffusers_header(layers: Sequence[Pair], about: About, *, rank: int) -> dict
         "modelspec.title": about.title,
         "modelspec.trigger_phrase": about.activation or None,
         **_own_fields(about),
+        "tuner_alpha": float(alpha),
     }
     return header | {key: _text(value) for key, value in fields.items() if value is not None}
 
@@ -90,6 +92,7 @@ def kohya_header(tensors: Mapping[str, Tensor], about: About, *, rank: int, alph
         return {"format": "pt"}
     network = {"dim": rank, "alpha": float(alpha), "args": {}}
     fields = _browser_fields(about) | {f"ss_network_{key}": value for key, value in network.items()}
+    fields["tuner_alpha"] = float(alpha)
     if about.metadata == "full":
         fields |= _training_fields(about)
     header = {key: _text(value) for key, value in fields.items() if value is not None}
@@ -97,12 +100,16 @@ def kohya_header(tensors: Mapping[str, Tensor], about: About, *, rank: int, alph
     return {"format": "pt", **header}
 
 
-def told_header(tensors: Mapping[str, Tensor], layers: Sequence[Pair], about: About, *, rank: int) -> dict[str, str]:
+def told_header(
+    tensors: Mapping[str, Tensor], layers: Sequence[Pair], about: About, *, rank: int, alpha: float
+) -> dict[str, str]:
     """Header of a file with diffusers' keys that is read by every tool, so that it tells all there is to tell.
 
     Holds no date, no path and no run name.
     """
-    header = kohya_header(tensors, about, rank=rank, alpha=rank)
+    header = kohya_header(tensors, about, rank=rank, alpha=rank)  # B holds the scale already
+    if about.metadata != "none":
+        header["tuner_alpha"] = str(float(alpha))
     header.pop("ss_network_module", None)  # sd-scripts does not read these keys
     return header | {"lora_adapter_metadata": adapter_config(layers, rank)}
 
@@ -166,6 +173,7 @@ def _own_fields(about: About) -> dict[str, Any]:
         "tuner_base": about.base or None,
         "tuner_base_identity": about.base_identity,
         "tuner_weights": about.weights,
+        **text_fields(about.facts),
     }
 
 
@@ -184,6 +192,7 @@ def _training_fields(about: About) -> dict[str, Any]:
         fields["ss_bucket_info"] = {"buckets": listed}
     prompt = about.prompt if about.prompt != about.activation else None
     fields["modelspec.description"] = f"trained on: {prompt}" if prompt else None
+    fields |= level_fields(facts)
     fields["tuner_recipe"] = about.recipe or None
     return fields
 

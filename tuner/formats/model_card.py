@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .card import cell, code, example, introduced, put_card
+from .card_code import as_trained, call, left_out, scheduler_line
 from .families import FAMILIES
 from .original import ORIGINALS
 
@@ -54,11 +55,12 @@ import torch
 from diffusers import {family.pipeline}
 
 device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
-pipe = {family.pipeline}.from_pretrained("model", torch_dtype=dtype).to(device)
-
-image = pipe({example(about)!r}, num_inference_steps=25).images[0]
+pipe = {family.pipeline}.from_pretrained("model", torch_dtype=dtype{left_out(about)}).to(device)
+{scheduler_line(about)}
+{call(about, repr(example(about)))}
 image.save("picture.png")
-```"""
+```
+{as_trained(about)}""".rstrip()
 
 
 def _elsewhere(about: About, *, text: bool) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..backbones import new_words
 from .card import base_lines, cell, code, example, introduced, put_card
+from .card_code import as_trained, call, left_out, scheduler_line
 from .families import FAMILIES
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ from diffusers import {family.pipeline}{extra}
 
 {base_lines(about)}
 device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
-pipe = {family.pipeline}.from_pretrained(base, torch_dtype=dtype).to(device)"""
+pipe = {family.pipeline}.from_pretrained(base, torch_dtype=dtype{left_out(about)}).to(device)
+{scheduler_line(about)}""".rstrip()
 
 
 def _prompt(about: About, token: str) -> str:
@@ -81,9 +83,10 @@ Run this beside the file, or put the repository's name on the Hub in place of `"
 {_start(about)}
 pipe.load_textual_inversion(".", weight_name={file!r})
 
-image = pipe({_prompt(about, token)!r}, num_inference_steps=25).images[0]
+{call(about, repr(_prompt(about, token)))}
 image.save("picture.png")
-```"""
+```
+{as_trained(about)}""".rstrip()
 
 
 def _by_hand(about: About, token: str, file: str, components: Sequence[str], count: int) -> str:
@@ -91,6 +94,7 @@ def _by_hand(about: About, token: str, file: str, components: Sequence[str], cou
     parts = ", ".join(f'"{keys[component]}": {PLACES[component]}' for component in components)
     names = new_words.names(token, count)
     third = "" if T5 in components else ", prompt_3=prompt"
+    written = f'prompt.replace({token!r}, " ".join(names)){third}'
     kept = "" if T5 in components else "; T5 was not taught it and reads its letters"
     return f"""## The word in diffusers
 
@@ -102,7 +106,7 @@ import tuner
 {_start(about)}
 tuner.load_adapter(pipe, {file!r})
 
-image = pipe({_prompt(about, token)!r}, num_inference_steps=25).images[0]
+{call(about, repr(_prompt(about, token)))}
 image.save("picture.png")
 ```
 
@@ -122,9 +126,10 @@ for key, rows in load_file({file!r}).items():
         encoder.text_model.eos_token_id = tokenizer.eos_token_id  # else the new word is taken for the prompt's end
 
 prompt = {_prompt(about, token)!r}
-image = pipe(prompt.replace({token!r}, " ".join(names)){third}, num_inference_steps=25).images[0]
+{call(about, written)}
 image.save("picture.png")
-```"""
+```
+{as_trained(about)}""".rstrip()
 
 
 def _elsewhere(about: About, token: str, file: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..parts import Choice
@@ -30,6 +30,14 @@ class Objective(Choice):
 
         Raises: RecipeError where a setting contradicts the base model.
         """
+
+    def notes(self, scheduler: Mapping[str, Any]) -> Sequence[str]:
+        """What to know of these settings on a base whose scheduler configuration this is."""
+        return ()
+
+    def scheduler_changes(self, h: int, w: int) -> Mapping[str, Any]:
+        """What a base's scheduler has to be told elsewhere to draw latents (C, h, w) as they were trained."""
+        return {}
 
 
 def is_flow(scheduler: Mapping[str, Any]) -> bool:

@@ -106,6 +106,11 @@ class Shift(Choice):
         """The same for latents (C, h, w) alone."""
         return self.sampling()
 
+    def told(self) -> str:
+        """Its name and settings, in words."""
+        settings = ", ".join(f"{name} {value:g}" for name, value in self.model_dump().items() if name != "name")
+        return f"{self.key} ({settings})"
+
 
 class ConstantShift(Shift, name="constant"):
     """The same shift for every picture."""
@@ -166,6 +171,17 @@ class DynamicShift(Shift, name="dynamic"):
             "base_image_seq_len": self.base_tokens,
             "max_image_seq_len": self.max_tokens,
         }
+
+
+def shift_of(scheduler: Mapping[str, Any]) -> Shift | None:
+    """The shift that a flow scheduler's configuration asks for; None where it does not say."""
+    said = {key: value for key, value in scheduler.items() if isinstance(value, int | float)}
+    if said.get("use_dynamic_shifting"):
+        names = {"base_tokens": "base_image_seq_len", "max_tokens": "max_image_seq_len"}
+        keys = {name: names.get(name, name) for name in DynamicShift.model_fields}
+        settings: dict[str, Any] = {name: said[key] for name, key in keys.items() if key in said}
+        return DynamicShift.model_construct(**settings)
+    return ConstantShift.model_construct(value=float(said["shift"])) if "shift" in said else None
 
 
 def tokens(h: int, w: int) -> int:

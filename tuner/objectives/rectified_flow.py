@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from ..errors import RecipeError
 from ..parts import problems_error
 from ..types import Draw, Noised
 from .base import BoundObjective, Objective, is_flow
-from .flow_levels import ConstantShift, Density, LogitNormal, Shift
+from .flow_levels import ConstantShift, Density, LogitNormal, Shift, shift_of
 from .flow_weights import NoWeighting, SigmaSqrt, Weighting
 
 if TYPE_CHECKING:
@@ -55,6 +55,19 @@ class RectifiedFlow(Objective, name="rectified_flow"):
 
     def needs(self) -> Mapping[str, Draw]:
         return {"noise": Draw("normal", "latent"), "level": Draw("uniform", "scalar")}
+
+    def notes(self, scheduler: Mapping[str, Any]) -> Sequence[str]:
+        """A shift that is not the base's own: samples of the run follow it, other tools have to be told."""
+        base, own = shift_of(scheduler), self.shift
+        if base is None or own == base:
+            return ()
+        return [
+            f"objective.shift: {own.told()}, but the base's own scheduler says {base.told()}; "
+            "this run's samples follow the recipe, elsewhere set the shift for the adapter"
+        ]
+
+    def scheduler_changes(self, h: int, w: int) -> Mapping[str, Any]:
+        return self.shift.sampling_at(h, w)
 
     def bind(self, scheduler: Mapping[str, Any], device: torch.device) -> BoundRectifiedFlow:
         if not is_flow(scheduler):

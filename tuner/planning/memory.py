@@ -1,8 +1,7 @@
 """How much memory each phase of a run needs: weights, activations and optimizer state, added up from the layout.
 
-The activations of a training step (`Layout.activation_bytes`) and the autoencoder's are counted on SD1.5, not guessed,
-and scale with the area of the pictures. Attention is taken to be computed in tiles, as every GPU kernel of today does;
-1 GB is set aside for the framework itself.
+The activations of the denoiser (`Layout.activations`) and of the autoencoder are counted, not guessed. Attention is
+taken to be computed in tiles, as every GPU kernel of today does; 1 GB is set aside for the framework itself.
 """
 
 from __future__ import annotations
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
 
 OVERHEAD = 10**9
 """Context, workspaces and fragmentation of the framework, in bytes."""
-CHECKPOINTED = 0.18
-"""Share of the activations that gradient checkpointing by block keeps."""
-NO_GRAD = 0.25
-"""Peak of a forward pass without gradients, as a share of a training step's saved activations; an upper estimate."""
 ENCODER_BYTES_A_PIXEL = 128 * 4 * 5
 """Encoder: at its peak five float32 tensors of 128 channels at full size are alive (counted)."""
 DECODER_BYTES_A_PIXEL = 256 * 4 * 4
@@ -43,9 +38,12 @@ class Load:
     """Trained parameters."""
     state: int
     """Bytes of what training adds to the base: values of adapters, gradients, what the optimizer remembers."""
+    layers: frozenset[str] | None
+    """Linear layers of the denoiser that train; None where all its weights do."""
     ema: bool
     checkpointing: bool
-    trains_text: bool
+    trained_text: tuple[str, ...]
+    """Text encoders that train, by component."""
     teacher: bool
     """Whether a step also asks the untouched base."""
     cached: bool
@@ -56,6 +54,10 @@ class Load:
     """Bytes of a weight by component, where an adapter chooses that."""
     kept: int = 0
     """Parameters that train in place, of which a task with a teacher keeps the base's values, too."""
+
+    @property
+    def trains_text(self) -> bool:
+        return bool(self.trained_text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +141,13 @@ def copied(load: Load, itemsize: int) -> int:
     return sum(load.layout.parameters[name] * itemsize for name, held in load.held.items() if held > itemsize)
 
 
-def saved_a_pixel(load: Load, itemsize: int) -> float:
-    """Activations that one example saves for the backward pass, in bytes a pixel of its picture."""
-    return load.layout.activation_bytes * (itemsize / 2) / load.layout.activation_px**2
-
-
 def training_activations(load: Load, itemsize: int) -> float:
     """Peak of one micro-batch, in bytes."""
-    whole = load.examples * load.area * saved_a_pixel(load, itemsize)
-    peak = whole * (CHECKPOINTED if load.checkpointing else 1.0)
+    denoiser = load.layout.activations
+    peak = denoiser.training(load.area, itemsize, load.layers, checkpointing=load.checkpointing)
     if load.teacher:
-        peak += whole * NO_GRAD
+        peak += denoiser.forward(load.area, itemsize)
+    peak *= load.examples
     if load.trains_text:
         peak += text_activations(load)
     return peak if load.cached else max(peak, load.examples * load.area * ENCODER_BYTES_A_PIXEL)
@@ -157,10 +155,14 @@ def training_activations(load: Load, itemsize: int) -> float:
 
 def drawing(load: Load, area: int, itemsize: int) -> float:
     """Peak of drawing one picture of `area` pixels: two guided predictions, or decoding in float32."""
-    return area * max(2 * saved_a_pixel(load, itemsize) * NO_GRAD, DECODER_BYTES_A_PIXEL)
+    return max(2 * load.layout.activations.forward(area, itemsize), area * DECODER_BYTES_A_PIXEL)
 
 
 def text_activations(load: Load) -> int:
-    """Saved activations of the text encoders: each linear layer's input, twice for what lies between, in fp32."""
-    inputs = sum(width for name in load.text_components for width, _ in load.layout.linears.get(name, {}).values())
-    return load.examples * load.layout.tokens * inputs * 4 * 2
+    """Saved activations of the text encoders that train: each linear layer's input, twice for what lies between, in
+    fp32. One that does not train, such as T5, saves nothing.
+    """
+    layout = load.layout
+    inputs = {name: sum(width for width, _ in layout.linears[name].values()) for name in load.trained_text}
+    values = sum(layout.text_tokens[name] * width for name, width in inputs.items())
+    return load.examples * values * 4 * 2

@@ -78,6 +78,7 @@ def step_lines(plan: Plan) -> list[str]:
     return [
         f"{plural(total.steps, 'step')} of {plural(total.units_a_step, 'unit')}; a unit is {unit} picture",
         f"{plural_of(total.epochs, 'epoch')} of {epoch}",
+        *(f"note: {line}" for line in plan.advice),
     ]
 
 
@@ -123,6 +124,12 @@ def bucket_lines(plan: Plan) -> list[str]:
 def caption_lines(plan: Plan) -> list[str]:
     captions = plan.captions
     lines = [f"{plural(n, 'picture')} captioned {FROM.get(source, source)}" for source, n in captions.sources.items()]
+    if captions.partly:
+        looks = "1 looks" if captions.partly == 1 else f"{captions.partly} look"
+        lines.append(
+            f"note: {looks} longer than the {captions.shared} tokens that every text encoder reads; "
+            "the rest reaches the model by the longest of them alone (an estimate without the tokeniser)"
+        )
     if not captions.long:
         return [
             *lines,

@@ -46,6 +46,10 @@ class Captions:
     """Tokens that a caption may have."""
     long: Sequence[str]
     """Names of pictures whose caption looks longer than the window; an estimate."""
+    shared: int | None = None
+    """Of the window, the tokens that every text encoder reads; None where it is all of them."""
+    partly: int = 0
+    """Number of pictures whose caption looks longer than that, but not than the window; an estimate."""
 
 
 def bucket_table(examples: Iterable[Example], data: DataOptions) -> list[Bucket]:
@@ -76,12 +80,21 @@ def token_estimate(caption: str) -> int:
     return sum(-(-len(piece) // LETTERS_A_TOKEN) for piece in WORDS.findall(caption))
 
 
-def caption_facts(examples: Iterable[Example], window: int) -> Captions:
-    """Counts over every role's pictures; `window` is the number of tokens that fit, start and end marks aside."""
+def caption_facts(examples: Iterable[Example], window: int, shared: int | None = None) -> Captions:
+    """Counts over every role's pictures.
+
+    Args:
+        examples: the pictures.
+        window: tokens that fit, start and end marks aside.
+        shared: of these, the tokens that every text encoder reads; None where it is all of them.
+    """
     examples = list(examples)
+    longest = [max(map(token_estimate, example.captions), default=0) for example in examples]
     return Captions(
         sources=dict(Counter(example.caption_from for example in examples).most_common()),
         unique=len({caption for example in examples for caption in example.captions}),
         window=window,
-        long=tuple(e.name for e in examples if any(token_estimate(caption) > window for caption in e.captions)),
+        long=tuple(e.name for e, length in zip(examples, longest, strict=True) if length > window),
+        shared=shared,
+        partly=sum(shared < length <= window for length in longest) if shared is not None else 0,
     )

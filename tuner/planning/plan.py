@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from ..data.held_out import ROLE as HELD_OUT
 from ..errors import StorageError, TunerError, UsageError
 from ..identifier import advice
-from . import disk
+from . import disk, settings
 from .cache_cost import CacheCost, cache_costs
 from .cards import Card, cards
 from .length import Exposure, Length, exposures, length
+from .load import load_of, resume_bytes, saved_parameters
 from .machine import Machine, find_machine
 from .memory import Load, Memory, memory
 from .pictures import Bucket, Captions, bucket_table, caption_facts
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..adapters.base import Count
-    from ..backbones.base import Layout
     from ..data.scan import Scan
     from ..recipe import Recipe
 
@@ -64,6 +64,8 @@ class Plan:
     """What the held-out pictures cost; None without them."""
     cards: Sequence[Card] = ()
     """What fits the usual cards, where the model itself trains."""
+    advice: Sequence[str] = ()
+    """Settings that will do less than they seem to."""
     refusals: list[str] = field(default_factory=list)
     """Why this run cannot be done here; empty where it can."""
 
@@ -148,7 +150,7 @@ def plan(
     seen = exposures(total, pictures, {role.name: role.mirrors for role in roles if role.mirrors})  # type: ignore[arg-type]
     buckets = bucket_table(scan.examples.get(first, ()), recipe.data)
     everyone = [example for examples in scan.examples.values() for example in examples]
-    captions = caption_facts(everyone, (layout.caption_tokens or layout.tokens) - 2)
+    captions = caption_facts(everyone, (layout.caption_tokens or layout.tokens) - 2, fits(layout.shared_tokens))
     counts = [count for adapter in recipe.adapters for count in adapter.count(recipe.backbone, layout)]
     held = len(scan.examples.get(HELD_OUT, ()))
     caches = cache_costs(recipe, layout, buckets, seen, captions, total, held_out=held)
@@ -185,15 +187,28 @@ def plan(
         places=places(recipe, total, saved, state, caches[0].bytes, sum(generate.values()), run_dir),
         steps_a_second=steps_a_second,
         refused=[(item.name, item.reason) for item in scan.refused],
-        notes=[*advice(recipe), *scan.notes, *beyond_pretraining(layout, sizes)],
+        notes=[
+            *advice(recipe),
+            *scan.notes,
+            *beyond_pretraining(layout, sizes),
+            *recipe.bound_objective.notes(layout.scheduler),
+        ],
         validation=validation_cost(recipe, held, total.units_a_step * len(roles), total),
         cards=cards(recipe, lambda given: memory(load_at(given), 2, shared=False).peak.total),
+        advice=settings.advice(recipe.train, total),
     )
     if recipe.train.optimizer_in_backward and processes > 1:
         text = f"gradients of {processes} processes cannot be added up once they are used; start one process"
         result.refusals.append(f"train.optimizer_in_backward: {text}, or switch it off")
-    result.refusals.extend([*refusals(result), *beyond_positions(recipe, layout, sizes)])
+    starts = [line for adapter in recipe.adapters for line in adapter.initial_problems(recipe.backbone)]
+    idle = settings.idle(recipe.train, total)
+    result.refusals.extend([*refusals(result), *beyond_positions(recipe, layout, sizes), *idle, *starts])
     return result
+
+
+def fits(tokens: int | None) -> int | None:
+    """Of a window of tokens, those between its marks."""
+    return None if tokens is None else tokens - 2
 
 
 def title(recipe: Recipe) -> str:
@@ -220,65 +235,6 @@ def count(scan: Scan, role: str) -> tuple[int, int]:
     """(pictures, units) of a role."""
     examples = scan.examples.get(role, ())
     return len(examples), sum(example.repeats for example in examples)
-
-
-def saved_parameters(recipe: Recipe, layout: Layout) -> int:
-    """Numbers in the files of a save: those of the adapters, or of the whole components that train in place."""
-    saved = 0
-    for adapter in recipe.adapters:
-        held = adapter.held_bytes(recipe.backbone, layout)
-        trained = sum(count.parameters for count in adapter.count(recipe.backbone, layout))
-        saved += sum(layout.parameters[name] for name in held) if held else trained
-    return saved
-
-
-def held_of(recipe: Recipe, layout: Layout) -> dict[str, int]:
-    """`Adapter.held_bytes` of all adapters."""
-    return {name: size for a in recipe.adapters for name, size in a.held_bytes(recipe.backbone, layout).items()}
-
-
-def training_bytes(recipe: Recipe, layout: Layout) -> tuple[int, int]:
-    """Bytes that training adds to the base in memory, and the number of parameters that train in place."""
-    state, kept = 0.0, 0
-    for adapter in recipe.adapters:
-        held = adapter.held_bytes(recipe.backbone, layout)
-        trained = sum(count.parameters for count in adapter.count(recipe.backbone, layout))
-        size = max(held.values(), default=4)
-        gradient = 0 if recipe.train.optimizer_in_backward else size  # each leaves as soon as it was used
-        state += trained * ((0 if held else 4) + gradient + recipe.train.optimizer.bytes_a_parameter)
-        kept += trained if held else 0
-    return int(state), kept
-
-
-def resume_bytes(recipe: Recipe, layout: Layout) -> int:
-    """Bytes of what the optimizer remembers and of the average, in memory and in a resume state."""
-    trained = sum(c.parameters for adapter in recipe.adapters for c in adapter.count(recipe.backbone, layout))
-    return int(trained * (recipe.train.optimizer.bytes_a_parameter + (4 if recipe.train.ema else 0)))
-
-
-def load_of(
-    recipe: Recipe, layout: Layout, buckets: Sequence[Bucket], roles: int, trainable: int, generates: bool
-) -> Load:
-    side = recipe.data.resolution
-    state, kept = training_bytes(recipe, layout)
-    sample = recipe.sample.size or side
-    return Load(
-        layout=layout,
-        text_components=tuple(recipe.backbone.text_components),
-        examples=recipe.train.batch * roles,
-        area=max([bucket.size[0] * bucket.size[1] for bucket in buckets], default=side * side),
-        sample_area=sample * sample if recipe.sample.every is not None and recipe.sample.prompts else 0,
-        trainable=trainable,
-        state=state,
-        ema=recipe.train.ema is not None,
-        checkpointing=recipe.train.gradient_checkpointing,
-        trains_text=any(adapter.trains_text() for adapter in recipe.adapters),
-        teacher=recipe.task.needs_teacher(recipe.sources),
-        cached=recipe.data.cache == "disk",
-        generates=generates,
-        held=held_of(recipe, layout),
-        kept=kept,
-    )
 
 
 def places(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -50,7 +49,7 @@ class DPO(Task, name="dpo"):
 
         noised = student.objective.corrupt(batch)
         now = batch.by_role(noised.losses(student.predict(noised, batch.text)))  # (units,) each
-        with reference(student):
+        with student.reference():
             before = batch.by_role(noised.losses(student.predict(noised, batch.text)))
         weight = batch.by_role(batch.weight)[CHOSEN]
         # By how much more the chosen picture's error fell than the rejected one's; > 0 where the pair is told apart.
@@ -61,8 +60,3 @@ class DPO(Task, name="dpo"):
             -(logsigmoid(self.beta / 2 * margin) * weight).sum(),
             {name: (values.detach() * weight).sum() for name, values in logged},
         )
-
-
-def reference(student: Student) -> AbstractContextManager[None]:
-    """Within it the model is the one that preferences are measured against: as it was when the run started."""
-    return student.teacher()
