@@ -147,7 +147,7 @@ def measure(
 
 
 def watch(model: DiffusionModel) -> Any:
-    from tuner.backbones.attention_logits import LargestLogit
+    from tuner.attention_logits import LargestLogit
 
     return LargestLogit(model.denoiser)
 

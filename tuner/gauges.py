@@ -33,6 +33,6 @@ def gauges(log: Log, model: DiffusionModel) -> Sequence[Gauge]:
     wanted = model.logits_may_grow if log.attention_logit is None else log.attention_logit
     if not wanted:
         return ()
-    from .backbones.attention_logits import LargestLogit
+    from .attention_logits import LargestLogit
 
     return (LargestLogit(model.denoiser),)

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tuner import toybox
-from tuner.cli import app
+from tuner.cli import app, call
 from tuner.contact_sheet import MARGIN
 from tuner.errors import DataError, UsageError
 from tuner.evaluation import Asking, Report, evaluate
@@ -94,10 +94,9 @@ def test_the_example_draws_with_what_it_made(taught, tmp_path, monkeypatch):
         assert drawn.size == (64, 64)
 
 
-def test_there_is_no_quickstart_for_a_backbone_without_a_small_model():
-    done = CliRunner().invoke(app, ["quickstart", "--backbone", "sdxl"])
-    assert done.exit_code == 2
-    assert "there is sd15, sd35" in done.output
+def test_there_is_no_quickstart_for_a_backbone_without_a_small_model(capsys):
+    assert call(["quickstart", "--backbone", "sdxl"]) == 2
+    assert "there is sd15, sd35" in capsys.readouterr().err
 
 
 def test_the_picture_shows_before_and_after_from_the_same_noise(tmp_path, lesson):

@@ -10,8 +10,8 @@ import torch
 from tiny_sd35 import TRANSFORMER, spread
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tuner.backbones import attention_logits
-from tuner.backbones.attention_logits import LargestLogit, largest
+from tuner import attention_logits
+from tuner.attention_logits import LargestLogit, largest
 
 PLAIN = {"qk_norm": None, "dual_attention_layers": ()}
 WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "unique", "equal")

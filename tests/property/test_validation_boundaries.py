@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -25,7 +26,7 @@ PER_EPOCH = 3
 
 
 class Silent(Boundary):
-    def _report(self, done: int, *, interval_ends: bool) -> None:
+    def _report(self, done: int, measured: Mapping[str, torch.Tensor], *, interval_ends: bool) -> None:
         """No training stands behind it."""
 
 

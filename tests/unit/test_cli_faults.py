@@ -130,7 +130,7 @@ def test_ctrl_c_is_130(raising, capsys):
         (["cache", "ll"], "no such command 'll'"),
         (["stop", "--root"], "requires an argument"),
         (["plan", "dreambooth_lora", "train.stps=3"], "did you mean 'steps'?"),
-        (["plan", "dreamboth_lora"], "did you mean dreambooth_lora?"),
+        (["plan", "dreamboth_lora"], "did you mean dreambooth_lora or "),
         (["run"], "no recipe is named"),
         (["check", "lora", "steps"], "'steps' is not a change to the recipe"),
         (["generate", "a dog"], "neither a base nor an adapter"),
