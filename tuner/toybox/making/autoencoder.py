@@ -38,7 +38,7 @@ CONFIG = {
 
 
 def train(
-    folder: Path, config: Mapping[str, Any] = CONFIG, course: Course = COURSE, *, blur: float = 0.0
+    folder: Path, config: Mapping[str, Any] = CONFIG, course: Course = COURSE, *, kl: float = KL, halved: float = 0.0
 ) -> AutoencoderKL:
     """The trained VAE; its `scaling_factor` makes the latents of drawn pictures one wide.
 
@@ -46,8 +46,9 @@ def train(
         folder: for its states.
         config: of the VAE.
         course: how long.
-        blur: up to how much noise, in the latents' own width, the decoder must see through: latents that survive it
-            are easier to denoise, and a denoiser's small errors leave no trace (Yang et al. 2025, latent denoising).
+        kl: weight of the divergence, summed over all latents of a picture.
+        halved: weight of the error of pictures of half the side, from latents of half the side. What is alike at every
+            scale is smooth, and a denoiser learns it sooner (Skorokhodov et al. 2025, scale equivariance).
     """
     torch.manual_seed(pictures.SEED)
     vae = AutoencoderKL.from_config(dict(config)).to(memory_format=torch.channels_last)  # type: ignore[union-attr]
@@ -58,10 +59,10 @@ def train(
         torch.manual_seed(step)
         posterior = vae.encode(x).latent_dist
         latents = posterior.sample()
-        if blur:
-            share = blur * torch.rand(len(x), 1, 1, 1)
-            latents = latents + share * latents.std() * torch.randn(latents.shape)
-        return error(vae.decode(latents).sample, x) + KL * posterior.kl().mean()
+        whole = error(vae.decode(latents).sample, x) + kl * posterior.kl().mean()
+        if not halved:
+            return whole
+        return whole + halved * error(vae.decode(avg_pool2d(latents, 2)).sample, avg_pool2d(x, 2))
 
     fit(vae, loss, course, folder)
     vae.register_to_config(scaling_factor=shift_and_scale(vae, pictures.everything(500))[1])
