@@ -118,7 +118,7 @@ def test_preferring_a_colour_raises_its_share_and_swapping_lowers_it(tmp_path):
     base = share(None, kind, seeds)
     found = {}
     for swapped in (False, True):
-        pairs = write_pairs(tmp_path / f"pairs-{swapped}", range(24), swapped=swapped)
+        pairs = write_pairs(tmp_path / f"pairs-{swapped}", range(bundles.PAIRS), swapped=swapped)
         adapter, _ = teach(pairs, tmp_path / f"run-{swapped}")
         found[swapped] = share(adapter, kind, seeds)
     print(f"\n{COLOUR}: base {base:.2f}, preferred {found[False]:.2f}, swapped {found[True]:.2f}")

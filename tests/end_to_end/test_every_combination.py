@@ -112,7 +112,8 @@ def answer(recipe: Recipe, adapter: Path | None) -> torch.Tensor:
     if adapter is None:
         model = recipe.backbone.load(device=torch.device("cpu"), dtype=torch.float32)
     else:
-        drawing = Drawing.plan([Strong(adapter, 1.0)], None, "cpu")
+        whole = (adapter / "model").is_dir()
+        drawing = Drawing.plan([Strong(adapter, 1.0)], None if whole else recipe.backbone.model, "cpu")
         model = load(drawing, Watcher())
         put_on(drawing, model)
     x = torch.randn(1, model.channels, 8, 8, generator=torch.manual_seed(0))

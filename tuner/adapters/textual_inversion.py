@@ -49,7 +49,7 @@ class TextualInversion(Adapter, name="textual_inversion"):
     t5: bool = False
     """On sd35: a vector in T5 as well. Without one T5 reads the letters of the word."""
 
-    rehearsal = {"train.steps": 600, "train.lr": 3e-3, "adapters.lr": 2e-3}
+    rehearsal = {"train.steps": 600, "train.lr": 1e-2, "adapters.lr": 5e-3}
 
     @model_validator(mode="after")
     def _lengths(self) -> TextualInversion:

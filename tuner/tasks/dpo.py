@@ -20,7 +20,7 @@ class DPO(Task, name="dpo"):
     """Prefer the chosen picture of each pair in `data.pairs` to the rejected one."""
 
     sources: ClassVar = {"pairs": PairSource}
-    rehearsal = {"train.lr": 5e-4, "train.steps": 150}  # it stops at no goal: more takes the pictures apart
+    rehearsal = {"train.lr": 5e-4, "train.steps": 80}  # it stops at no goal: more takes the pictures apart
     unmeasured: ClassVar = (
         "a preference makes neither picture of a pair easier to denoise, so their loss would call the wrong checkpoint "
         "the best; look at accuracy and at the samples"
