@@ -98,6 +98,20 @@ def test_the_layout_names_what_the_model_has(family, where, sd35_folder):
     assert all(count.modules for count in counts)
 
 
+@pytest.mark.parametrize(("family", "where"), PLACES, ids=str)
+def test_the_plan_knows_the_linear_layers_that_train(family, where, sd35_folder):
+    model = load_sd15("toybox") if family == "sd15" else load_sd35(sd35_folder)
+    attachment = attached(model, where=where)
+    found = attachment.adapter.layers(model.backbone, model.backbone.layout())
+    if where == "all":
+        assert found is None
+        return
+    modules = model.denoiser.named_modules()
+    linears = {name for name, m in modules if isinstance(m, torch.nn.Linear) and m.weight.requires_grad}
+    assert found == linears
+    assert linears
+
+
 def test_a_pattern_that_matches_nothing_is_named(sd15_model):
     with pytest.raises(RecipeError, match="'atn2' matches no layer of the unet"):
         attached(sd15_model, where=["attn1", "atn2"])

@@ -7,6 +7,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from models import load_sd15
@@ -15,6 +16,7 @@ from tiny_sd35 import load_sd35
 
 from tuner import planning
 from tuner.adapters.lora import LoRA
+from tuner.data.sources import PairSource
 from tuner.draws import Draws
 from tuner.errors import DataError, RecipeError, UsageError
 from tuner.formats.about import About
@@ -25,7 +27,8 @@ from tuner.objectives import Objective
 from tuner.recipe_file import open_recipe, read_recipe
 from tuner.resolved import resolved_yaml, scrubbed_yaml
 from tuner.student import Student
-from tuner.types import Noised
+from tuner.tasks.dpo import DPO
+from tuner.types import Batch, Noised
 
 CPU = torch.device("cpu")
 TEXT = """\
@@ -260,6 +263,34 @@ def test_asking_for_the_reference_leaves_the_gradient_alone(bases, saved):
             p.grad = None
     assert any(bool(g.any()) for g in found[0])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_preferences_are_measured_against_the_start(bases, saved):
+    """Before the first step nothing has left it, whatever it had learned: no margin, and a loss of log 2."""
+    folder, _ = saved("sd15", rank=4)
+    attachment = attach(bases, "sd15", rank=4, dropout=0.5, init_from=str(folder), keep_base=True)
+    attachment.train(on=False)
+    model, task = attachment.model, DPO(beta=2000.0)
+    objective = Objective.read("ddpm").bind(model.scheduler, CPU)
+    student = Student(model, [attachment], objective)
+    roles = task.roles({"pairs": (PairSource(path="x"),)})
+    draws = {"noise": Draws(4).normal((1, 4, 8, 8), "noise"), "level": np.full(1, 0.5, np.float32)}
+    both = {name: torch.from_numpy(np.concatenate([value, value])) for name, value in draws.items()}
+    latents = torch.from_numpy(Draws(4).normal((2, 4, 8, 8), "latents"))
+    batch = Batch(latents, both, model.tokenize(["a dog", "a dog"]), torch.ones(2), roles)
+    assert float(task.loss(student, batch).total.detach()) == pytest.approx(math.log(2), rel=1e-6)
+    with torch.no_grad():
+        for tensor in attachment.state_dict().values():
+            tensor.mul_(-2)
+    assert float(task.loss(student, batch).total.detach()) != pytest.approx(math.log(2), rel=1e-3)
+
+
+def test_of_a_folder_that_holds_a_word_as_well_it_takes_the_lora(bases, saved, tmp_path):
+    folder, state = saved("sd15", rank=4)
+    shutil.copytree(folder, tmp_path / "adapter")
+    save_file({"emb_params": torch.ones(1, 32)}, tmp_path / "adapter" / "toy.safetensors")
+    began = attach(bases, "sd15", rank=4, init_from=str(tmp_path)).state_dict()
+    assert all(torch.equal(began[name], state[name]) for name in state)
 
 
 # The recipe
