@@ -165,8 +165,8 @@ def plan(
     names = part.matching("attention", layout.linears["transformer"])["attention"]
     load = Load(
         layout=layout, text_components=tuple(part.text_components), examples=batch, area=px * px, sample_area=0,
-        trainable=trainable, layers=frozenset(names), ema=False, checkpointing=checkpointing, trained_text=(),
-        teacher=False, cached=True, generates=False,
+        trainable=trainable, state=16 * trainable, layers=frozenset(names), ema=False, checkpointing=checkpointing,
+        trained_text=(), teacher=False, cached=True, generates=False,
     )  # fmt: skip
     (phase,) = (phase for phase in memory(load, 2, shared=False).phases if phase.name == "training")
     return {name: size for name, size in phase.parts.items() if name != "framework"}

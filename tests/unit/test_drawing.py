@@ -53,6 +53,7 @@ def told(monkeypatch, *facts):
     whole = [
         {
             "problem": None,
+            "kind": "lora",
             "backbone": "sd15",
             "family": "Stable Diffusion 1",
             "base": None,

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tuner.formats.about import about_run
-from tuner.formats.card import write_card
 from tuner.formats.lora import Pair
+from tuner.formats.lora_card import write_card
 from tuner.formats.metadata import converted_header, kohya_header, told_header
 from tuner.recipe import Recipe
 

@@ -105,11 +105,10 @@ def test_a_damaged_sidecar_tells_nothing(folder, damage):
     assert inspect_file(folder / "dog.safetensors")["trigger"] is None
 
 
-def test_other_files_are_described_with_the_reason(tmp_path):
+def test_words_are_known_and_other_files_described_with_the_reason(tmp_path):
     save_file({"emb_params": torch.ones(2, 768)}, tmp_path / "x.safetensors")
     found = inspect_file(tmp_path / "x.safetensors")
-    assert found["format"] is None
-    assert found["problem"].startswith("is a textual inversion embedding")
+    assert (found["kind"], found["problem"]) == ("textual_inversion", None)
     save_file(
         {
             "lora_unet_x_attn2_to_k.lora_down.weight": torch.ones(2, 2048),

@@ -49,9 +49,10 @@ def test_the_layers_follow_the_papers_rule(size):
 def test_planned_memory_of_a_lora_at_1024_px(size, checkpointing):
     shape, part = layout(size), SD35(model="nobody/nothing-like-this")
     adapter = LoRA(rank=16)
+    trained = sum(count.parameters for count in adapter.count(part, shape))
     load = Load(
         layout=shape, text_components=tuple(part.text_components), examples=1, area=1024**2, sample_area=0,
-        trainable=sum(count.parameters for count in adapter.count(part, shape)),
+        trainable=trained, state=16 * trained,
         layers=frozenset(adapter.layers(part, shape)), ema=False, checkpointing=checkpointing, trained_text=(),
         teacher=False, cached=True, generates=False,
     )  # fmt: skip
@@ -81,7 +82,7 @@ def test_text_that_t5_alone_would_read_costs_nothing_to_train():
     def bytes_of(t5_length: int, *trained: str) -> int:
         shape = ml.layout(ml.configs("medium"), t5_length=t5_length)
         load = Load(
-            layout=shape, text_components=SD35.text_components, examples=2, area=1, sample_area=0, trainable=1,
+            layout=shape, text_components=SD35.text_components, examples=2, area=1, sample_area=0, trainable=1, state=16,
             layers=frozenset(), ema=False, checkpointing=False, trained_text=trained, teacher=False, cached=True,
             generates=False,
         )  # fmt: skip

@@ -75,7 +75,7 @@ def test_bundled_pictures_have_what_is_said_of_them():
     from tuner.toybox.bundled import BUNDLES
 
     for role, bundle in BUNDLES.items():
-        assert len(list(bundle.folder.glob("*.png"))) >= 5, role
+        assert len(list(bundle.folder.rglob("*.png"))) >= 5, role
     assert BUNDLES["images"].folder.joinpath("00.txt").read_text(encoding="utf-8").strip().endswith("in sks style")
 
 
