@@ -9,13 +9,19 @@ import re
 import pytest
 import torch
 
+from tuner.adapters import Adapter
+from tuner.formats import hypernetwork_card, word_card
 from tuner.formats.about import about_run
 from tuner.formats.lora import Pair
 from tuner.formats.lora_card import write_card
 from tuner.formats.metadata import converted_header, kohya_header, told_header
+from tuner.formats.model_card import write_model_card
+from tuner.nn.hypernetwork_structure import Structure
 from tuner.recipe import Recipe
 
 LAYERS = [Pair("transformer", "transformer_blocks.0.attn.to_q", torch.ones(2, 2), torch.ones(2, 2))]
+
+NETWORK = Structure(layers=(1, 2, 1), activation="linear", activate_output=False, layer_norm=False, dropout=(0.0, 0.0))
 
 
 def about(metadata="full", objective=None, **backbone):
@@ -36,8 +42,21 @@ def header(told) -> dict[str, str]:
     return told_header({}, LAYERS, told, rank=2, alpha=2.0)
 
 
-def card(folder, told) -> str:
-    return write_card(folder, told, rank=2, alpha=2.0, layers=LAYERS).read_text("utf-8")
+def card(folder, told, kind="lora") -> str:
+    writers = {
+        "lora": lambda: write_card(folder, told, rank=2, alpha=2.0, layers=LAYERS),
+        "hypernetwork": lambda: hypernetwork_card.write_card(
+            folder, told, "run.hypernetwork.safetensors", NETWORK, [4]
+        ),
+        "textual_inversion": lambda: word_card.write_card(
+            folder, told, "<toy>", "toy.safetensors", ["text_encoder"], 2
+        ),
+        "full": lambda: write_model_card(folder, told, ["transformer"]),
+    }
+    return writers[kind]().read_text("utf-8")
+
+
+EVERY_KIND = pytest.mark.parametrize("kind", list(Adapter.family))
 
 
 def called(text: str) -> dict[str, dict]:
@@ -94,8 +113,9 @@ def test_sd15_has_none_of_it():
     assert (told.call, told.sampler) == ({"num_inference_steps": 25}, {})
 
 
-def test_the_card_draws_as_the_run_did(tmp_path):
-    text = card(tmp_path, about())
+@EVERY_KIND
+def test_the_card_draws_as_the_run_did(tmp_path, kind):
+    text = card(tmp_path, about(), kind)
     calls = called(text)
     assert "StableDiffusion3Pipeline.from_pretrained" in calls
     assert calls["pipe"] == {
@@ -111,22 +131,25 @@ def test_the_card_draws_as_the_run_did(tmp_path):
     assert "| shift of the noise levels | constant \\(value 3\\) |" in text
 
 
+@EVERY_KIND
 @pytest.mark.parametrize(
     ("shift", "value"), [({"name": "constant", "value": 1.5}, 1.5), ("resolution", 2.0)], ids=["constant", "resolution"]
 )
-def test_another_shift_is_given_to_the_scheduler(tmp_path, shift, value):
+def test_another_shift_is_given_to_the_scheduler(tmp_path, shift, value, kind):
     """sqrt(1024 / 256) for the 32 x 32 image tokens of 512 px."""
-    calls = called(card(tmp_path, about(objective={"shift": shift})))
+    calls = called(card(tmp_path, about(objective={"shift": shift}), kind))
     assert calls["pipe.scheduler.from_config"] == {"shift": value, "use_dynamic_shifting": False}
 
 
-def test_without_t5_the_pipeline_is_loaded_without_it(tmp_path):
-    text = card(tmp_path, about(t5=False))
+@EVERY_KIND
+def test_without_t5_the_pipeline_is_loaded_without_it(tmp_path, kind):
+    text = card(tmp_path, about(t5=False), kind)
     assert called(text)["StableDiffusion3Pipeline.from_pretrained"] == {"text_encoder_3": None, "tokenizer_3": None}
     assert "T5 read nothing" in text
     assert "256 zeros" in text
 
 
-def test_a_turbo_is_drawn_in_four_steps_without_guidance(tmp_path):
-    call = called(card(tmp_path, about(model="stabilityai/stable-diffusion-3.5-large-turbo")))["pipe"]
+@EVERY_KIND
+def test_a_turbo_is_drawn_in_four_steps_without_guidance(tmp_path, kind):
+    call = called(card(tmp_path, about(model="stabilityai/stable-diffusion-3.5-large-turbo"), kind))["pipe"]
     assert (call["num_inference_steps"], call["guidance_scale"]) == (4, 0.0)
