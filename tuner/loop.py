@@ -81,8 +81,10 @@ def accumulate(
     sums = {name: torch.zeros_like(scale) for name in training.tally.parts}
     for index, batch in enumerate(micro_batches):
         # Dropout draws from torch's own generator: its state is a function of the step too.
-        torch.manual_seed(draws.torch_seed("model", step, processes.rank + index * processes.count))
-        loss = task.loss(student, batch)
+        seed = draws.torch_seed("model", step, processes.rank + index * processes.count)
+        torch.manual_seed(seed)
+        with student.model.varied(seed):
+            loss = task.loss(student, batch)
         (loss.total * scale if training.guard.scaled else loss.total).backward()
         for name, value in parts_of(loss).items():
             sums[name] += value

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_sd35 import TRANSFORMER
 
 import tuner
 from tuner import checkpoint, control, toybox
@@ -39,6 +40,8 @@ TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "dpo": ({"name": "dpo"}, {"pairs": {"caption": SUBJECT}}),
 }
+LAST_QUERY = f"transformer_blocks.{TRANSFORMER['num_layers'] - 1}.attn.add_q_proj"
+"""Of the text in SD3.5's last block, which puts out no text: nothing depends on it."""
 BACKBONES = tuple(sorted(Backbone.family))
 
 
@@ -138,6 +141,7 @@ def test_it_learns_acts_elsewhere_and_goes_on_exactly(recipe, tmp_path, adapters
     moving = [name for name in expected if name.startswith("adapter")]
     frozen = {name for name in moving if torch.equal(before[name], expected[name])}
     inverted = {name for name in moving if adapters == "pivotal" and name.startswith("adapter.0 ")}
-    assert frozen == inverted, "everything moves until its pivot"
+    idle = {name for name in moving if LAST_QUERY in name}
+    assert frozen - idle == inverted, "everything moves until its pivot"
     gap = (answer(made, done.adapter) - answer(made, None)).abs().max()
     assert gap > 1e-4, "the files change what the base says"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -89,6 +89,11 @@ class Backbone(Choice):
     @abstractmethod
     def matching_text(self, names: Iterable[str]) -> list[str]:
         """Of a text encoder's linear layer names, those that a text adapter trains."""
+
+    def idle_in(self, table_px: int, sizes: Iterable[tuple[int, int]]) -> Sequence[str]:
+        """Settings that do nothing for pictures of these (width, height) in pixels, in a table of positions that is
+        `table_px` wide and high; a line each."""
+        return ()
 
     def problems(self, recipe: Recipe) -> Sequence[Problem]:
         """What this backbone cannot do; see `Task.problems`."""
@@ -226,6 +231,10 @@ class DiffusionModel(ABC):
             self.weights[name].release()
         else:
             self.weights[name].fetch(here.device)
+
+    def varied(self, seed: int) -> AbstractContextManager[None]:
+        """Within it `denoise` varies what this backbone varies in training, if anything: the same for equal seeds."""
+        return nullcontext()
 
     def extend_positions(self, side_px: int) -> None:
         """Give the denoiser positions for pictures of this side, for a model that places by a table.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -36,6 +36,9 @@ class SD35(Backbone, name="sd35"):
     """Read prompts with T5, too; false puts zeros in its place and saves its memory (19 GB in fp32, 9.5 GB in bf16)."""
     t5_length: int = Field(default=256, ge=2, le=512)
     """Tokens that T5 reads of a caption, in training and in samples; counts for its zeros, too."""
+    positions: Literal["center", "random"] = "center"
+    """Where in the table of positions a training picture lies: in its middle, as when drawing, or anywhere, anew for each
+    micro-batch, so that larger pictures find positions that have been trained."""
 
     default_objective = "rectified_flow"
     text_components = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -82,6 +85,14 @@ class SD35(Backbone, name="sd35"):
 
     def problems(self, recipe: Recipe) -> Sequence[Problem]:
         return [*_size_problems(recipe), *_t5_problems(recipe)]
+
+    def idle_in(self, table_px: int, sizes: Iterable[tuple[int, int]]) -> Sequence[str]:
+        if self.positions == "center" or any(min(size) < table_px for size in sizes):
+            return ()
+        return [
+            "backbone.positions: random has no effect, as every picture fills this model's table of positions "
+            f"({table_px} px a side); leave it out, or lower data.resolution"
+        ]
 
     def load(self, *, device: torch.device, dtype: torch.dtype, read: Collection[str] | None = None) -> DiffusionModel:
         from .sd35_loading import load

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from .base import DiffusionModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import torch
     from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
@@ -90,6 +92,14 @@ class SD35Model(DiffusionModel):
             pooled_projections=cond["pooled"].to(dtype),
             return_dict=False,
         )[0]
+
+    def varied(self, seed: int) -> AbstractContextManager[None]:
+        """As in the base class: where pictures lie in the table of positions, if `positions` is random."""
+        if self.backbone.positions == "center":
+            return nullcontext()
+        from .sd35_positions import anywhere
+
+        return anywhere(self.denoiser, seed)
 
     def extend_positions(self, side_px: int) -> None:
         """As in the base class."""

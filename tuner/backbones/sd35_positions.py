@@ -1,16 +1,45 @@
-"""A longer table of positions for SD3.5's transformer: what lay within the old one is placed as before, bit for bit."""
+"""SD3.5's table of positions: another crop of it in training, and a longer one that keeps the old one bit for bit."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor, nn
 
 CLOSE = 2e-2
 """How far a table may be from the sinusoids that continue it: tables are stored in as few as 8 significant bits."""
+
+
+@contextmanager
+def anywhere(transformer: nn.Module, seed: int) -> Iterator[None]:
+    """Within it pictures lie at a place of the table that the seed and their size determine, all places as likely.
+
+    A picture of few patches otherwise only ever meets the middle of the table, and the rest is never trained.
+    """
+    import numpy as np
+
+    embed: Any = transformer.pos_embed
+
+    def cropped(height: int, width: int) -> Tensor:
+        """(1, rows x columns, D), as the module's own method, for latents of this size."""
+        rows, columns = height // embed.patch_size, width // embed.patch_size
+        most = embed.pos_embed_max_size
+        rng = np.random.default_rng(seed)
+        top, left = rng.integers(most - rows + 1), rng.integers(most - columns + 1)
+        table = embed.pos_embed.reshape(1, most, most, -1)
+        return table[:, top : top + rows, left : left + columns].flatten(1, 2)
+
+    embed.cropped_pos_embed = cropped
+    try:
+        yield
+    finally:
+        del embed.cropped_pos_embed
 
 
 def extend(transformer: nn.Module, size: int) -> None:

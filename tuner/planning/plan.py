@@ -17,7 +17,7 @@ from .load import load_of, resume_bytes, saved_parameters
 from .machine import Machine, find_machine
 from .memory import Load, Memory, memory
 from .pictures import Bucket, Captions, bucket_table, caption_facts
-from .sides import beyond_positions, beyond_pretraining, largest_sizes
+from .sides import beyond_positions, beyond_pretraining, idle_positions, largest_sizes
 from .validation_cost import ValidationCost, validation_cost
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def plan(
         text = f"gradients of {processes} processes cannot be added up once they are used; start one process"
         result.refusals.append(f"train.optimizer_in_backward: {text}, or switch it off")
     starts = [line for adapter in recipe.adapters for line in adapter.initial_problems(recipe.backbone)]
-    idle = settings.idle(recipe.train, total)
+    idle = [*settings.idle(recipe.train, total), *idle_positions(recipe, layout, in_use or [(recipe.data.resolution,) * 2])]
     result.refusals.extend([*refusals(result), *beyond_positions(recipe, layout, sizes), *idle, *starts])
     return result
 

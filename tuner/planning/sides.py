@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ..backbones.base import Layout
     from ..recipe import Recipe
@@ -26,15 +26,28 @@ def largest_sizes(resolution: int, buckets: Mapping[Size, int], sample: int | No
     return found | ({"sample.size": (sample, sample)} if sample else {})
 
 
+def longest_side(recipe: Recipe, layout: Layout) -> int | None:
+    """The longest side that has positions, in pixels, in the base or by an adapter; None where there is no end."""
+    if layout.max_side_px is None:
+        return None
+    return max(layout.max_side_px, *(adapter.longest_side() or 0 for adapter in recipe.adapters))
+
+
+def idle_positions(recipe: Recipe, layout: Layout, buckets: Iterable[Size]) -> Sequence[str]:
+    """Settings of the backbone that do nothing for the pictures of these buckets, a line each."""
+    most = longest_side(recipe, layout)
+    return () if most is None else recipe.backbone.idle_in(most, buckets)
+
+
 def beyond_positions(recipe: Recipe, layout: Layout, sizes: Mapping[str, Size]) -> list[str]:
     """Why pictures of these sizes cannot be placed, one line a key.
 
     The paper's table (Esser et al. 2024, sec. 5.3.2) can be extended, but a model has to be trained whole to read the
     new entries, and a LoRA file has no place for them.
     """
-    if layout.max_side_px is None:
+    most = longest_side(recipe, layout)
+    if most is None:
         return []
-    most = max(layout.max_side_px, *(adapter.longest_side() or 0 for adapter in recipe.adapters))
     whole = any(adapter.saves_whole_models for adapter in recipe.adapters)
     lines = []
     for key, (width, height) in sizes.items():
