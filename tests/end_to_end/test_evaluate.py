@@ -170,13 +170,17 @@ def test_without_a_class_what_is_not_measured_is_said(tmp_path):
 def test_a_style_is_asked_what_the_run_asks(style, mine, tmp_path):
     report = evaluate(style, asking=LITTLE, out=tmp_path, prompts=mine)
     assert report.row("prompt fidelity/the run's own prompts/CLIP-T").adapter.n == 1
+    for judge in ("CLIP-I", "DINO"):
+        row = report.row(f"style fidelity/captions of the pictures/{judge}")
+        assert (row.base.n, row.adapter.n, row.reference.n) == (LITTLE.count, LITTLE.count, 16)
+        assert report.row(f"overfitting/nearest training picture/{judge}").adapter.mean > row.adapter.mean
     assert any("own prompts" in line for line in report.unmeasured)
 
 
 def test_nothing_to_draw_is_refused(style, tmp_path, drawn_nothing):
     contexts = tmp_path / "contexts.txt"
     contexts.write_text("{} on a beach\n", encoding="utf-8")
-    case = replace(of_run(style, prompts=str(contexts)), sampled=())
+    case = replace(of_run(style, prompts=str(contexts)), sampled=(), captions=())
     with pytest.raises(UsageError, match="nothing can be measured"):
         draw(case, LITTLE, Watcher())
 

@@ -80,11 +80,36 @@ def test_a_subject_that_is_none_of_several_is_refused(two, tmp_path):
 
 def test_a_style_is_compared_with_what_it_learned_from_where_it_is_named():
     recipe = load_recipe("lora", [], rehearse=True)
-    nothing = learned_from(recipe, None)
-    assert (nothing.photos, nothing.subject, nothing.plain) == ((), None, None)
+    found = learned_from(recipe, None)
+    assert (len(found.photos), found.subject, found.plain) == (16, None, None)
+    said = {path.read_text().strip() for path in (toybox.PICTURES / "images").glob("*.txt")}
+    assert set(found.captions) == said
     named = learned_from(recipe, None, "a house in sks style")
     assert len(named.photos) == 16
-    assert named.subject == "a house in sks style"
+    assert (named.subject, named.captions) == ("a house in sks style", ())
+
+
+def test_pictures_of_a_style_that_are_gone_are_missed_and_can_be_said(tmp_path):
+    """The rest of the report needs none of them."""
+    there = tmp_path / "there"
+    shutil.copytree(toybox.PICTURES / "images", there)
+    recipe = load_recipe("lora", [as_change("data.images.path", str(there))], rehearse=True)
+    there.rename(tmp_path / "moved")
+    found = learned_from(recipe, None)
+    assert (found.photos, found.captions) == ((), ())
+    (note,) = found.notes
+    assert "there is no" in note
+    assert "--photos" in note
+    assert len(learned_from(recipe, tmp_path / "moved").photos) == 16
+    with pytest.raises(DataError, match="nowhere"):
+        learned_from(recipe, tmp_path / "nowhere")
+
+
+def test_of_many_pictures_of_a_style_the_first_count(monkeypatch):
+    monkeypatch.setattr("tuner.evaluation.photos.MOST", 3)
+    found = learned_from(load_recipe("lora", [], rehearse=True), None)
+    assert len(found.photos) == 3
+    assert found.notes == ("likeness to 13 of 16 photos: the first 3 are compared with",)
 
 
 def test_of_pairs_what_was_chosen_counts():
@@ -99,7 +124,7 @@ def test_of_pairs_what_was_chosen_counts():
 
 def test_photos_without_a_subject_are_not_ignored(tmp_path):
     with pytest.raises(UsageError, match="--photos has nothing"):
-        learned_from(load_recipe("lora", [], rehearse=True), tmp_path)
+        learned_from(load_recipe("dpo", [], rehearse=True), tmp_path)
 
 
 def test_moved_photos_are_found_where_the_user_says(tmp_path):

@@ -52,7 +52,7 @@ class SD35(Backbone, name="sd35"):
         "backbone.revision": None,
         "backbone.components": None,
         "backbone.t5_length": 32,
-        "objective.shift": {"name": "constant", "value": 2.0},
+        "objective.shift": {"name": "constant", "value": 4.0},
         "data.resolution": 64,
         "data.bucket_step": 16,
         "data.prior.generate": 24,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..objectives import Objective
     from ..recipe import Recipe
     from ..sampling import Shot
+    from .photos import Learned
 
 TOYBOX = "toybox"
 
@@ -29,7 +30,7 @@ class Case:
     drawing: Drawing
     """The base and the adapter on it."""
     photos: Sequence[Image]
-    """What it learned from, upright RGB; empty where there is no subject."""
+    """What it learned from, upright RGB; empty where they are not known."""
     subject: str | None
     """The subject's caption, such as 'a photo of sks dog'; None where the run taught no subject."""
     plain: str | None
@@ -41,6 +42,8 @@ class Case:
     """What cannot be measured, and why."""
     sampled: tuple[str, ...] = ()
     """The run's own prompts, asked where there is no subject to ask for."""
+    captions: tuple[str, ...] = ()
+    """How the photos are captioned, where they show a style or a theme and no one subject."""
     objective: Objective | None = None
     """What the run trained for, so that its adapter is sampled as it was trained; None is the base's own."""
 
@@ -73,7 +76,10 @@ class Question:
 
 
 def questions(case: Case, asking: Asking) -> dict[str, Question]:
-    """What is drawn, by name: `subject` and `contexts`, or `sampled`; `class`; `unrelated`. Some cases lack some."""
+    """What is drawn, by name: `subject` and `contexts`, or `captions` and `sampled`; `class`; `unrelated`.
+
+    Some cases lack some.
+    """
     found: dict[str, Question] = {}
     each = asking.per_prompt or case.prompts.per_prompt
     if case.subject is not None:
@@ -83,6 +89,8 @@ def questions(case: Case, asking: Asking) -> dict[str, Question]:
         pairs = [(prompts.fill(c, thing), prompts.fill(c, kind)) for c in case.prompts.contexts for _ in range(each)]
         found["contexts"] = _ask(case, asking, pairs, 1000)
     else:
+        captions = [case.captions[n % len(case.captions)] for n in range(asking.count)] if case.captions else []
+        found["captions"] = _ask(case, asking, [(text, text) for text in captions], 0)
         found["sampled"] = _ask(case, asking, [(text, text) for text in case.sampled for _ in range(each)], 1000)
     if case.plain is not None:
         found["class"] = _ask(case, asking, [(case.plain, case.plain)] * asking.count, 2000)
@@ -164,8 +172,9 @@ def of_run(run_dir: Path, *, step: int | None = None, **changes: Unpack[Changes]
         plain,
         prompts.choose(changes.get("prompts"), on_toybox=drawing.base == TOYBOX, class_noun=kind),
         side,
-        (*_missing(found.subject, plain, recipe.sample.prompts), *found.notes),
+        (*_missing(found, plain, recipe.sample.prompts), *found.notes),
         recipe.sample.prompts,
+        found.captions,
         recipe.objective,
     )
 
@@ -191,10 +200,12 @@ def _drawable(drawing: Drawing, side: int) -> int:
     return max(side // step * step, step)
 
 
-def _missing(subject: str | None, plain: str | None, sampled: Sequence[str]) -> tuple[str, ...]:
+def _missing(found: Learned, plain: str | None, sampled: Sequence[str]) -> tuple[str, ...]:
     lines = []
+    subject = found.subject
     if subject is None:
-        lines.append("the subject: this run taught none (its task has no instance role); name a caption with --subject")
+        if not found.captions:
+            lines.append("the subject: this run taught none (its task has no instance role); name one with --subject")
         if sampled:
             lines.append("what the run's own prompts say in words that it taught, for no judge knows them")
     if plain is None:

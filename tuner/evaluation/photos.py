@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from ..data.scan import Scan
+    from ..data.scan import Example, Scan
     from ..data.sources import Source
     from ..recipe import Recipe
 
-INSTANCE, PRIOR = "instance", "prior"
+INSTANCE, PRIOR, IMAGES = "instance", "prior", "images"
 MOST = 200
 """Photos that are compared with; the first of many."""
 
@@ -34,6 +34,8 @@ class Learned:
     plain: str | None
     notes: tuple[str, ...] = ()
     """What was left out, and why."""
+    captions: tuple[str, ...] = ()
+    """Distinct captions of the photos, where these show a style or a theme and no one subject."""
 
 
 def learned_from(recipe: Recipe, elsewhere: Path | None, subject: str | None = None) -> Learned:
@@ -51,6 +53,8 @@ def learned_from(recipe: Recipe, elsewhere: Path | None, subject: str | None = N
     """
     sources = recipe.sources
     role = INSTANCE if INSTANCE in sources else next(iter(recipe.task.sources))
+    if role == IMAGES and subject is None:
+        return _described(recipe, elsewhere)
     if role != INSTANCE and subject is None:
         if elsewhere is not None:
             raise UsageError("--photos has nothing to be compared with", "say what they show: --subject CAPTION")
@@ -60,19 +64,44 @@ def learned_from(recipe: Recipe, elsewhere: Path | None, subject: str | None = N
     found = _scanned(recipe, role, source, elsewhere, subject)
     # A source of pairs gives the pictures of two roles, of which the first is what was liked.
     examples = found.examples.get(role) or found.examples[recipe.task.roles(sources)[0].name]
-    if len(examples) > MOST:
-        notes.append(
-            f"likeness to {len(examples) - MOST} of {len(examples)} photos: the first {MOST} are compared with"
-        )
-    notes += [f"likeness to {refused.name}: {refused.reason}" for refused in found.refused]
-    photos = [images.decode(example.read(), example.name, recipe.data.background) for example in examples[:MOST]]
+    notes += _left_out(found, len(examples))
     captions = [caption for example in examples for caption in example.captions]
     return Learned(
-        photos,
+        _decoded(recipe, examples),
         subject or next(iter(source.spoken), None) or next(filter(None, captions), None),
         _plain(sources.get(PRIOR, ()), chosen, len(sources[role])),
         tuple(notes),
     )
+
+
+def _described(recipe: Recipe, elsewhere: Path | None) -> Learned:
+    """The pictures of a style or a theme, and how they are captioned; none where they cannot be found any more."""
+    photos: list[Image] = []
+    captions: dict[str, None] = {}
+    notes: list[str] = []
+    for source in recipe.sources[IMAGES]:
+        try:
+            found = _scanned(recipe, IMAGES, source, elsewhere, None)
+        except DataError as error:
+            if elsewhere is not None:
+                raise
+            return Learned((), None, None, (f"likeness to the training pictures: {error.message}; {error.hint}",))
+        examples = found.examples[IMAGES]
+        notes += _left_out(found, len(examples))
+        captions |= dict.fromkeys(caption for example in examples for caption in example.captions if caption)
+        photos += _decoded(recipe, examples[: MOST - len(photos)])
+    return Learned(photos, None, None, tuple(notes), tuple(captions))
+
+
+def _left_out(found: Scan, count: int) -> list[str]:
+    notes = []
+    if count > MOST:
+        notes.append(f"likeness to {count - MOST} of {count} photos: the first {MOST} are compared with")
+    return notes + [f"likeness to {refused.name}: {refused.reason}" for refused in found.refused]
+
+
+def _decoded(recipe: Recipe, examples: Sequence[Example]) -> list[Image]:
+    return [images.decode(example.read(), example.name, recipe.data.background) for example in examples[:MOST]]
 
 
 def _choose(sources: Sequence[Source], subject: str | None, elsewhere: Path | None) -> tuple[int, list[str]]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     """By question."""
     Seen = Mapping[str, Embeddings]
 
-ORDER = ("subject fidelity", "prompt fidelity", "prior drift", "diversity", "overfitting")
-FIDELITY, OBEDIENCE, DRIFT, DIVERSITY, OVERFITTING = ORDER
+ORDER = ("subject fidelity", "style fidelity", "prompt fidelity", "prior drift", "diversity", "overfitting")
+FIDELITY, STYLE, OBEDIENCE, DRIFT, DIVERSITY, OVERFITTING = ORDER
 LEFT_ALONE = {"class": "pictures of the plain class", "unrelated": "unrelated pictures"}
 """What should not move, by question."""
 SAID = {"contexts": "subject in contexts", "sampled": "the run's own prompts", "unrelated": "unrelated pictures"}
@@ -35,6 +35,8 @@ def looks(label: str, seen: Judge, photos: Sequence[Image], base: Pictures, adap
     rows = []
     if known is not None and "subject" in one:
         rows += _subject(label, one, two, known)
+    if known is not None and "captions" in one:
+        rows += _style(label, one, two, known)
     for name, said in LEFT_ALONE.items():
         if name in one:
             rows.append(Row(DRIFT, said, label, None, measures.drift(one[name], two[name]), better="lower"))
@@ -63,6 +65,17 @@ def _subject(label: str, base: Seen, adapter: Seen, photos: Embeddings) -> list[
             Row(OVERFITTING, "diversity of the subject", label, before, after, measures.diversity(photos), "higher")
         )
     return rows
+
+
+def _style(label: str, base: Seen, adapter: Seen, pictures: Embeddings) -> list[Row]:
+    """How like the pictures it learned from are those that their captions call up."""
+    before, after = (measures.to_references(side["captions"], pictures) for side in (base, adapter))
+    near = [measures.to_nearest(side["captions"], pictures) for side in (base, adapter)]
+    said = "captions of the pictures"
+    return [
+        Row(STYLE, said, label, before, after, measures.among(pictures), "higher"),
+        Row(OVERFITTING, "nearest training picture", label, *near, measures.among_nearest(pictures)),
+    ]
 
 
 def texts(seen: Judge, asked: Mapping[str, Question], base: Pictures, adapter: Pictures) -> list[Row]:

@@ -15,10 +15,10 @@ T5_LENGTH = 32
 """Tokens that T5 reads in most steps of the training, and in the preset of rehearsals."""
 L_WIDTH, G_WIDTH = 64, 96
 """Of the two CLIPs; T5 is as wide as both together, so that nothing is padded."""
-SHIFT = 2.0
+SHIFT = 4.0
 """Of the noise levels, in training and sampling. The paper's sqrt(m / n) would say less than 1 for so few latents, but
-it speaks of photographs. Here large flat areas say the same in many latents, which is visible through more noise: what
-a picture shows is decided higher up."""
+it speaks of photographs. Here large flat areas say the same in many latents, which is visible through more noise: which
+thing a picture shows is decided above t = 0.8 (measured: how much the loss rises under the caption of another class)."""
 
 VAE: dict[str, Any] = {
     **PLAIN_VAE,
