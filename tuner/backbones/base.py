@@ -91,8 +91,10 @@ class Backbone(Choice):
         """Of a text encoder's linear layer names, those that a text adapter trains."""
 
     def idle_in(self, table_px: int, sizes: Iterable[tuple[int, int]]) -> Sequence[str]:
-        """Settings that do nothing for pictures of these (width, height) in pixels, in a table of positions that is
-        `table_px` wide and high; a line each."""
+        """Settings that do nothing for pictures of these (width, height) in pixels, a line each.
+
+        `table_px` is the side of the largest picture that has positions.
+        """
         return ()
 
     def problems(self, recipe: Recipe) -> Sequence[Problem]:

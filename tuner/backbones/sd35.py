@@ -37,8 +37,8 @@ class SD35(Backbone, name="sd35"):
     t5_length: int = Field(default=256, ge=2, le=512)
     """Tokens that T5 reads of a caption, in training and in samples; counts for its zeros, too."""
     positions: Literal["center", "random"] = "center"
-    """Where in the table of positions a training picture lies: in its middle, as when drawing, or anywhere, anew for each
-    micro-batch, so that larger pictures find positions that have been trained."""
+    """Where in the table of positions a training picture lies: in its middle, as when drawing, or anywhere, anew for
+    each micro-batch, so that larger pictures find positions that have been trained."""
 
     default_objective = "rectified_flow"
     text_components = ("text_encoder", "text_encoder_2", "text_encoder_3")

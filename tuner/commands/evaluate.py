@@ -19,7 +19,7 @@ def evaluate(
     plain: Annotated[
         str | None, typer.Option("--class", help="Caption of the plain class. Default: the run's.")
     ] = None,
-    photos: Annotated[Path | None, typer.Option(help="The subject's photos, if they were moved.")] = None,
+    photos: Annotated[Path | None, typer.Option(help="The pictures that it learned from, if they were moved.")] = None,
     prompts: Annotated[
         str | None,
         typer.Option(

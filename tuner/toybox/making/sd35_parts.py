@@ -17,8 +17,8 @@ L_WIDTH, G_WIDTH = 64, 96
 """Of the two CLIPs; T5 is as wide as both together, so that nothing is padded."""
 SHIFT = 4.0
 """Of the noise levels, in training and sampling. The paper's sqrt(m / n) would say less than 1 for so few latents, but
-it speaks of photographs. Here large flat areas say the same in many latents, which is visible through more noise: which
-thing a picture shows is decided above t = 0.8 (measured: how much the loss rises under the caption of another class)."""
+it speaks of photographs. Here large flat areas say the same in many latents, which is visible through more noise: what
+a picture shows is decided above t = 0.8 (measured by how much the caption of another class raises the loss there)."""
 
 VAE: dict[str, Any] = {
     **PLAIN_VAE,
