@@ -47,7 +47,7 @@ class SD35Model(DiffusionModel):
         self.notes, self.warnings = tuple(notes), tuple(warnings)
         self.channels, self.factor = vae_latents.channels(self.vae), vae_latents.factor(self.vae)
         self.logits_may_grow = not self.denoiser.config.get("qk_norm")  # type: ignore[union-attr]
-        self._t5_length = backbone.t5_length
+        self._t5_length, self._positions = backbone.t5_length, backbone.positions
         self.reads_on = sd35_text.longest(self.text_encoders, backbone.t5_length)
         self._parts = sd35_text.parts(self.text_encoders, self.denoiser.config["pooled_projection_dim"])  # type: ignore[index]
         self._identify = cache(identify)
@@ -95,7 +95,7 @@ class SD35Model(DiffusionModel):
 
     def varied(self, seed: int) -> AbstractContextManager[None]:
         """As in the base class: where pictures lie in the table of positions, if `positions` is random."""
-        if self.backbone.positions == "center":
+        if self._positions == "center":
             return nullcontext()
         from .sd35_positions import anywhere
 

@@ -70,11 +70,11 @@ def _subject(label: str, base: Seen, adapter: Seen, photos: Embeddings) -> list[
 def _style(label: str, base: Seen, adapter: Seen, pictures: Embeddings) -> list[Row]:
     """How like the pictures it learned from are those that their captions call up."""
     before, after = (measures.to_references(side["captions"], pictures) for side in (base, adapter))
-    near = [measures.to_nearest(side["captions"], pictures) for side in (base, adapter)]
+    one, two = (measures.to_nearest(side["captions"], pictures) for side in (base, adapter))
     said = "captions of the pictures"
     return [
         Row(STYLE, said, label, before, after, measures.among(pictures), "higher"),
-        Row(OVERFITTING, "nearest training picture", label, *near, measures.among_nearest(pictures)),
+        Row(OVERFITTING, "nearest training picture", label, one, two, measures.among_nearest(pictures)),
     ]
 
 

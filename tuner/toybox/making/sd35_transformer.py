@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 POOL = 30_000
 COURSE = Course(steps=14_000, lr=1e-3, batch=32, warmup=300, decay=0.35)
 COMPOSED_POOL = 16_000
-COMPOSED = Course(steps=2_500, lr=6e-4, batch=32, warmup=50, decay=0.7)
+COMPOSED = Course(steps=1_500, lr=6e-4, batch=32, warmup=50, decay=0.7)
 """Then once more, mostly on pairs and words, which take longest to learn."""
 UNSAID = 0.1
 """Share of captions that are left empty, for guidance (Ho & Salimans 2022)."""
