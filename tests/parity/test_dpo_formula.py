@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import pytest
@@ -58,6 +59,9 @@ class Model:
 
         self.denoiser_name, self.denoiser, self.text_encoders = name, denoiser.requires_grad_(False), {}
         self.backbone = SD15(model="toybox") if name == "unet" else SD35(model="toybox")
+
+    def varied(self, seed):
+        return contextlib.nullcontext()
 
     def denoise(self, x_t, timestep, cond):
         return said(self.denoiser_name, self.denoiser, {}, x_t, timestep, cond)

@@ -595,7 +595,7 @@ def refusals() -> dict[str, tuple[dict[str, torch.Tensor], str]]:
         "a transformer": ({"transformer.x.lora_A.weight": two}, "such as FLUX"),
         "lokr": ({"lora_unet_x.lokr_w1": two}, "LoKr"),
         "dora": ({f"{layer}.lora_magnitude_vector": two}, "DoRA"),
-        "an embedding": ({"emb_params": two}, "textual inversion"),
+        "an embedding": ({"emb_params": two}, "its vectors have 4 values"),
         "a checkpoint": ({"model.diffusion_model.out.2.weight": two}, "whole checkpoint"),
         "a model": ({"down_blocks.0.conv.weight": two}, "whole model"),
         "an unknown layer": ({f"{layer}s.lora_A.weight": two, f"{layer}s.lora_B.weight": two}, "no layer"),
@@ -605,7 +605,7 @@ def refusals() -> dict[str, tuple[dict[str, torch.Tensor], str]]:
         "whole numbers": ({f"{layer}.lora_A.weight": two.int(), f"{layer}.lora_B.weight": two.int()}, "I32"),
         "mixed": ({f"{layer}.lora_A.weight": two, "lora_unet_x.lora_down.weight": two}, "mixes keys"),
         "no prefix": ({"mid_block.x.lora_A.weight": two}, "which model"),
-        "strange": ({"weird": two}, "no LoRA"),
+        "strange": ({"weird": two, "weirder": two}, "no LoRA"),
     }
 
 

@@ -161,7 +161,8 @@ def test_cut_is_what_no_encoder_reads(model, sd35_folder):
     assert load_sd35(sd35_folder, t5_length=80).tokenize([prompt]).cut[0].split() == ["a"] * 11 + ["dog"]
 
 
-def test_the_clips_are_differentiable_and_t5_is_not(sd35_folder):
+def test_every_encoder_is_differentiable(sd35_folder):
+    """T5 by its words' rows alone: no adapter trains its layers."""
     model = load_sd35(sd35_folder)
     for encoder in model.text_encoders.values():
         encoder.requires_grad_(requires_grad=True)
@@ -169,7 +170,7 @@ def test_the_clips_are_differentiable_and_t5_is_not(sd35_folder):
     (cond["text"].square().sum() + cond["pooled"].square().sum()).backward()
     for name in ("text_encoder", "text_encoder_2"):
         assert all(p.grad is not None for p in model.text_encoders[name].text_model.encoder.parameters())
-    assert all(p.grad is None for p in model.text_encoders["text_encoder_3"].parameters())
+    assert model.text_encoders["text_encoder_3"].shared.weight.grad.any()
 
 
 def test_posterior_is_shifted_and_scaled(model, pipeline):

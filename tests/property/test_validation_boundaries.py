@@ -93,11 +93,9 @@ class Machine:
     def catch_up(self, run: Any, boundary: Boundary, start: int) -> None:
         """The engine's own, but for samples, rotating and exporting."""
         boundary.sample_every = None
-        with (
-            patch("tuner.checkpoint.rotate", lambda *_, **__: None),
-            patch("tuner.engine.missing_export", lambda *_: False),
-        ):
-            run._catch_up(None, boundary, start, draw=lambda: None, measure=lambda: self.measure(start))
+        saver = SimpleNamespace(rotate=lambda step: None)
+        with patch("tuner.engine.missing_export", lambda *_: False):
+            run._catch_up(saver, boundary, start, draw=lambda: None, measure=lambda: self.measure(start))
 
     def measure(self, step: int) -> None:
         assert step not in self.kept
