@@ -52,6 +52,7 @@ class SD35(Backbone, name="sd35"):
         "backbone.revision": None,
         "backbone.components": None,
         "backbone.t5_length": 32,
+        "adapters.text_encoder_lr": 2e-3,  # its small readers hear next to nothing of a word that they have not met
         "objective.shift": {"name": "constant", "value": 4.0},
         "data.resolution": 64,
         "data.bucket_step": 16,
