@@ -82,6 +82,9 @@ def rehearse(tree: Mapping[str, Any], overridden: Sequence[KeyPath] = ()) -> Reh
     if isinstance(name, str) and isinstance(made.tree["backbone"], str):
         made.tree["backbone"] = {"name": name}
     preset = {**backbone.rehearsal, **_presets_of_adapters(made.tree)}
+    objective = made.tree.get("objective")
+    if (objective is None or isinstance(objective, str)) and any(key.startswith("objective.") for key in preset):
+        made.tree["objective"] = {"name": objective or backbone.default_objective}
     for dotted_key, value in {**preset, **_preset_of_task(made.tree, preset)}.items():
         for path in _places(made.tree, tuple(dotted_key.split("."))):
             if not _touched(path, overridden):

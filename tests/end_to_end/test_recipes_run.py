@@ -115,7 +115,7 @@ def plan_of(recipe: Path, *changes: str) -> int:
     from tuner import plan
     from tuner.toybox.bundled import BUNDLES
 
-    role = "instance" if "dreambooth" in recipe.stem else "images"
+    role = next(role for role in ("pairs", "instance", "images") if getattr(load_recipe(recipe).data, role))
     planned = plan(load_recipe(recipe, [f"data.{role}.path={BUNDLES[role].folder}", *changes]))
     return round(planned.memory["gpu"].peak.total / 1e9)
 

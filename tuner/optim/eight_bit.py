@@ -16,7 +16,7 @@ BLOCK = 256
 """Numbers that share a scale, as in bitsandbytes' own optimizers."""
 SMALL = 4096
 """Smaller tensors keep their moments in float32, as there: they weigh nothing and some of them need the precision."""
-INSTALL = "install it: pip install 'tuner[cuda]' (or pip install bitsandbytes)"
+INSTALL = "install it: pip install 'diffusion-tuner[cuda]' (or pip install bitsandbytes)"
 
 
 def _functional() -> Any:
