@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from listener import Listener
 from safetensors.torch import load_file
 from tiny_sd35 import write_sd35
 
@@ -13,19 +14,6 @@ import tuner
 from tuner import toybox
 from tuner.formats.lora import DIFFUSERS_FILE
 from tuner.recipe import Recipe
-from tuner.watch import Watcher
-
-
-class Listener(Watcher):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warned.append(text)
 
 
 def recipe(folder: Path, steps: int, **sections: dict) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from listener import Listener
 from PIL import Image
 from pydantic import ValidationError
 
@@ -15,14 +16,6 @@ from tuner.recipe_file import load_recipe
 from tuner.tasks import Task
 from tuner.tasks.dpo import DPO
 from tuner.watch import Watcher
-
-
-class Listener(Watcher):
-    def __init__(self):
-        self.warned = []
-
-    def warn(self, text):
-        self.warned.append(text)
 
 
 @pytest.fixture

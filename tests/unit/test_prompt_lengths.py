@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from listener import Listener
 from tiny_sd35 import load_sd35
 
 from tuner.data.cache import Cache
 from tuner.data.encode_text import encode_captions, tell_lengths
 from tuner.planning import plan
 from tuner.recipe import Recipe
-from tuner.watch import Watcher
 
 SHORT = "a photo of a dog"
 MEDIUM = "a red cup on grass " * 20 + "and at its end a blue cat"
 """Longer than the CLIPs' 77 tokens."""
-
-
-class Listener(Watcher):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warned.append(text)
 
 
 def encoded(folder, tmp_path, captions, **keys) -> Listener:
