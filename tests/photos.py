@@ -6,7 +6,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tuner import toybox
 
@@ -20,4 +20,18 @@ def shaped() -> Path:
     for path, size in zip(sorted(toybox.pictures().glob("*.png")), SHAPES, strict=True):
         with Image.open(path) as picture:
             picture.crop((0, 0, *size)).save(folder / path.name)
+    return folder
+
+
+@cache
+def paired() -> Path:
+    """The same pictures as `chosen`, and with their colours turned round as `rejected`."""
+    folder = Path(tempfile.mkdtemp(prefix="pairs-"))
+    for name in ("chosen", "rejected"):
+        (folder / name).mkdir()
+    for path in sorted(shaped().glob("*.png")):
+        with Image.open(path) as picture:
+            seen = picture.convert("RGB")
+        seen.save(folder / "chosen" / path.name)
+        ImageOps.invert(seen).save(folder / "rejected" / path.name)
     return folder

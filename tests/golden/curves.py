@@ -20,6 +20,7 @@ BASE: dict[str, Any] = {
 }
 SUBJECT = {"caption": "a photo of sks dog"}
 CLASS = "a photo of a dog"
+WORD = {"name": "textual_inversion", "token": "<thing>", "init": "dog", "vectors": 2}
 SIZES = {"resolution": 32, "bucket_step": 8}
 
 CURVES: dict[str, dict[str, Any]] = {
@@ -44,16 +45,41 @@ CURVES: dict[str, dict[str, Any]] = {
         "objective": {"name": "ddpm", "noise_offset": 0.05, "input_perturbation": 0.1},
         "train": {**BASE["train"], "accumulate": 2, "schedule": {"name": "cosine", "warmup": 4}},
     },
+    "full_finetune": {
+        "adapters": ["full"],
+        "task": "finetune",
+        "data": {**SIZES, "images": SUBJECT},
+        "train": {**BASE["train"], "lr": 1e-4},
+    },
+    "textual_inversion": {
+        "adapters": [WORD],
+        "task": "dreambooth",
+        "data": {**SIZES, "instance": {"caption": "<thing>", "templates": "object"}},
+    },
+    "hypernetwork": {"adapters": ["hypernetwork"], "task": "finetune", "data": {**SIZES, "images": SUBJECT}},
+    "pivotal_dreambooth_prior": {
+        "adapters": [{**WORD, "until": 0.5}, {"name": "lora", "rank": 4}],
+        "task": "dreambooth",
+        "data": {
+            **SIZES,
+            "instance": {"caption": "a photo of <thing>"},
+            "prior": {"caption": CLASS, "generate": 4, "steps": 4},
+        },
+    },
+    "lora_dpo": {
+        "task": {"name": "dpo", "beta": 2000},
+        "data": {**SIZES, "pairs": {"caption": "a photo of a dog"}},
+    },
 }
 
 
 def tree(name: str) -> dict[str, Any]:
     """The recipe of a curve."""
-    from photos import shaped
+    from photos import paired, shaped
 
     found = json.loads(json.dumps({**BASE, **CURVES[name]}))
-    first = "images" if "images" in found["data"] else "instance"
-    found["data"][first]["path"] = str(shaped())
+    first = next(role for role in ("images", "instance", "pairs") if role in found["data"])
+    found["data"][first]["path"] = str(paired() if first == "pairs" else shaped())
     return found
 
 
