@@ -1,0 +1,106 @@
+// What a page does by itself: enlarge a picture, drag before over after, read a chart, send dropped files.
+(() => {
+  const boxOf = () => {
+    let box = document.getElementById("lightbox");
+    if (!box) {
+      box = document.createElement("dialog");
+      box.id = "lightbox";
+      box.append(document.createElement("img"), document.createElement("p"));
+      box.addEventListener("click", () => box.close());
+      document.body.append(box);
+    }
+    return box;
+  };
+  document.addEventListener("click", (event) => {
+    const picture = event.target.closest && event.target.closest("img[data-full]");
+    if (!picture) return;
+    const box = boxOf();
+    box.firstChild.src = picture.dataset.full;
+    box.firstChild.alt = picture.alt;
+    box.lastChild.textContent = picture.alt; // text, never markup
+    box.showModal();
+  });
+  document.addEventListener("input", (event) => {
+    const versus = event.target.closest && event.target.closest(".versus");
+    if (versus && event.target.type === "range") versus.style.setProperty("--at", event.target.value + "%");
+  });
+
+  // Files: one request each, a few at a time; the answers are verdicts, shown as text.
+  const AT_ONCE = 4;
+  const send = async (dataset, file) => {
+    try {
+      const answer = await fetch(`/upload/${encodeURIComponent(dataset)}?name=${encodeURIComponent(file.name)}`, {
+        method: "POST",
+        body: file,
+        headers: { "content-type": "application/octet-stream" },
+      });
+      const told = await answer.json().catch(() => ({}));
+      if (!answer.ok) return [{ name: file.name, accepted: false, reason: told.error || `the server said ${answer.status}` }];
+      return told.verdicts || [];
+    } catch {
+      return [{ name: file.name, accepted: false, reason: "it did not arrive: the connection ended" }];
+    }
+  };
+  const filesOf = async (items) => {
+    const walk = async (entry) => {
+      if (entry.isFile) return [await new Promise((ok, no) => entry.file(ok, no))];
+      const reader = entry.createReader();
+      const found = [];
+      for (;;) {
+        const part = await new Promise((ok, no) => reader.readEntries(ok, no));
+        if (!part.length) return found;
+        for (const inner of part) found.push(...(await walk(inner)));
+      }
+    };
+    const entries = [...items].map((item) => item.webkitGetAsEntry && item.webkitGetAsEntry()).filter(Boolean);
+    return (await Promise.all(entries.map(walk))).flat();
+  };
+  // Captions first: a picture then finds its own beside it.
+  const rank = (file) => (/\.(txt|jsonl|csv)$/i.test(file.name) ? 0 : 1);
+
+  window.tunerDropzone = (element, done) => {
+    const zone = element.querySelector(".drop");
+    if (!zone) return;
+    const take = async (files) => {
+      const dataset = element.querySelector(".drop").dataset.upload;
+      const said = element.querySelector(".drop-said");
+      if (!dataset || !files.length) return;
+      const waiting = [...files].sort((a, b) => rank(a) - rank(b));
+      let finished = 0, kept = 0, refused = 0;
+      const total = waiting.length;
+      const tell = () => {
+        said.textContent = finished < total
+          ? `Looking at ${finished + 1} of ${total}…`
+          : `${kept} taken` + (refused ? `, ${refused} refused: see below why` : "");
+      };
+      tell();
+      const worker = async () => {
+        for (let file = waiting.shift(); file; file = waiting.shift()) {
+          for (const verdict of await send(dataset, file)) verdict.accepted ? kept++ : refused++;
+          finished++;
+          tell();
+          if (finished % 20 === 0) done();
+        }
+      };
+      await Promise.all(Array.from({ length: AT_ONCE }, worker));
+      tell();
+      done();
+    };
+    element.addEventListener("change", (event) => {
+      if (event.target.type !== "file") return;
+      const files = [...event.target.files];
+      event.target.value = "";
+      event.stopPropagation();
+      take(files);
+    });
+    for (const kind of ["dragenter", "dragover"])
+      element.addEventListener(kind, (event) => { event.preventDefault(); element.querySelector(".drop")?.classList.add("over"); });
+    for (const kind of ["dragleave", "drop"])
+      element.addEventListener(kind, () => element.querySelector(".drop")?.classList.remove("over"));
+    element.addEventListener("drop", async (event) => {
+      event.preventDefault();
+      const files = await filesOf(event.dataTransfer.items);
+      take(files.length ? files : [...event.dataTransfer.files]);
+    });
+  };
+})();
