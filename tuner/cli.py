@@ -20,6 +20,7 @@ from .commands import (
     export,
     faults,
     generate,
+    grid,
     import_file,
     inspect,
     quickstart,
@@ -85,6 +86,7 @@ app.command("ls", rich_help_panel=LOOK)(recipes.ls)
 app.command("cat", rich_help_panel=LOOK)(recipes.cat)
 app.command("cp", rich_help_panel=LOOK)(recipes.cp)
 app.command("generate", rich_help_panel=USE)(generate.generate)
+app.command("grid", rich_help_panel=USE)(grid.grid)
 app.command("eval", rich_help_panel=USE)(evaluate.evaluate)
 app.command("export", rich_help_panel=USE)(export.export)
 app.command("import", rich_help_panel=USE)(import_file.import_file)
