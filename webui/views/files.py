@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 LARGEST_TEXT = 1 << 20
 """Bytes of the largest text file that is read whole."""
+SETTLED_NS = 3 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,14 @@ class Mark:
 
     def __bool__(self) -> bool:
         return self.size >= 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether it last changed long enough ago that a further change would have another time.
+
+        File systems count time in ticks of milliseconds (FAT: of two seconds), so two changes may share one.
+        """
+        return time.time_ns() - self.changed_ns > SETTLED_NS
 
 
 NOTHING = Mark()
@@ -42,9 +52,9 @@ def mark(path: Path) -> Mark:
 
 
 def folder_mark(path: Path) -> Mark:
-    """The mark of a folder, links aside; its size counts nothing."""
+    """The mark of a folder, or of a link to one, as where checkpoints lie on another disk; its size counts nothing."""
     try:
-        facts = path.lstat()
+        facts = path.stat()
     except (OSError, ValueError):
         return NOTHING
     return Mark(facts.st_ino, 0, facts.st_mtime_ns) if stat.S_ISDIR(facts.st_mode) else NOTHING
