@@ -23,12 +23,14 @@ from .commands import (
     grid,
     import_file,
     inspect,
+    package,
     quickstart,
     recipes,
     run,
     runs,
     study,
     token,
+    ui,
 )
 
 OVERVIEW = """\
@@ -72,6 +74,7 @@ def overview(
 TRAIN, LOOK, USE, CARE = "Train", "Look before you run", "Use what came out", "Housekeeping"
 
 app.command("quickstart", rich_help_panel=TRAIN)(quickstart.quickstart)
+app.command("ui", rich_help_panel=TRAIN)(ui.ui)
 app.command("run", rich_help_panel=TRAIN)(run.run)
 app.command("runs", rich_help_panel=TRAIN)(runs.list_runs)
 app.command("stop", rich_help_panel=TRAIN)(runs.stop)
@@ -89,6 +92,7 @@ app.command("generate", rich_help_panel=USE)(generate.generate)
 app.command("grid", rich_help_panel=USE)(grid.grid)
 app.command("eval", rich_help_panel=USE)(evaluate.evaluate)
 app.command("export", rich_help_panel=USE)(export.export)
+app.command("package", rich_help_panel=USE)(package.package)
 app.command("import", rich_help_panel=USE)(import_file.import_file)
 app.command("inspect", rich_help_panel=USE)(inspect.inspect)
 app.add_typer(cache.app, name="cache", rich_help_panel=CARE)

@@ -15,8 +15,8 @@ SMALLEST, WIDEST, PIXELS = 96, 8192, 40_000_000
 """A cell's shorter side below which small pictures are enlarged; the sheet's longest side; its pixels."""
 LINES = 4
 """Lines of a label; what is longer ends in `...`."""
-MARGIN_TEXT = 150
-"""Width of the labels on the left, in pixels."""
+BROADEST = 160
+"""Width that the labels on the left may have, in pixels."""
 
 
 class GridSheet:
@@ -36,20 +36,21 @@ class GridSheet:
         self._line = round(TEXT * 1.4)
         self._cell = cell_size(size, len(columns), len(rows) or 1)
         width, height = self._cell
-        self._left = MARGIN + (MARGIN_TEXT + MARGIN if rows else 0)
+        broad = min(BROADEST, max((int(self._font.getlength(text)) + 1 for text in rows), default=0))
+        self._left = MARGIN + (broad + MARGIN if rows else 0)
         across = self._left + len(columns) * (width + MARGIN)
         head = wrap(title, self._font, across - 2 * MARGIN)
         tops = [wrap(text, self._font, width) for text in columns]
         named = MARGIN + len(head) * self._line + MARGIN
         self._top = named + max(map(len, tops)) * self._line + MARGIN // 2
-        self.picture: Image.Image = Image.new("RGB", (across, self._top + (len(rows) or 1) * (height + MARGIN)), PAPER)
+        self.picture = Image.new("RGB", (across, self._top + (len(rows) or 1) * (height + MARGIN)), PAPER)
         self._pen = ImageDraw.Draw(self.picture)
         self._write(head, MARGIN, MARGIN)
         for column, lines in enumerate(tops):
             self._write(lines, self._left + column * (width + MARGIN), named)
         room = max(1, min(LINES, height // self._line))
         for row, text in enumerate(rows):
-            self._write(wrap(text, self._font, MARGIN_TEXT, room), MARGIN, self._top + row * (height + MARGIN))
+            self._write(wrap(text, self._font, broad, room), MARGIN, self._top + row * (height + MARGIN))
 
     def put(self, row: int, column: int, picture: Image) -> None:
         """Paste a picture into its cell."""
