@@ -118,6 +118,16 @@ def matrix(run: Path, *, since_ns: int | None = None) -> Matrix:
     return Matrix(texts, rows, max(len(every) - MOST_ROWS, 0), tuple(notes))
 
 
+def last_sample(run: Path) -> Cell | None:
+    """The newest picture of a run's first prompts, without looking at more steps than needed."""
+    folder = RunDir(run).samples
+    for step in sorted(step_names(folder), reverse=True)[:MOST_ROWS]:
+        for index, prompt, changed in _contents(folder / str(step)).entries:
+            if changed:
+                return Cell(step, index, shown(prompt), None, href(run.name, step, index), f"{changed:x}", fresh=False)
+    return None
+
+
 def href(run: str, step: int, index: int) -> str:
     """The address of a sample."""
     return f"/media/sample/{quote(os.fsencode(run), safe='')}/{step}/{index}"
@@ -187,8 +197,9 @@ def _step(folder: Path, state: Mark) -> _Step:
     try:
         for row in read_json_lines(index):
             number, prompt = row.get("index"), row.get("prompt")
-            named = isinstance(number, int) and 0 <= number < 10**6 and row.get("file") == f"{number}.png"
-            if named and isinstance(prompt, str):
+            if not isinstance(number, int) or not isinstance(prompt, str):
+                continue
+            if 0 <= number < 10**6 and row.get("file") == f"{number}.png":
                 entries[number] = (number, prompt, mark(folder / f"{number}.png").changed_ns)
     except StorageError:
         return _Step((), "its list of samples may not be read")

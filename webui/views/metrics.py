@@ -26,6 +26,8 @@ HEAD = 256
 """Bytes at the start of a file by which it is known again."""
 MOST_NAMES = 200
 """Curves of one run; a run of ours has some ten."""
+LAST_STEP = 10**15
+"""No run has so many steps."""
 MOST_POINTS = 500
 """Points of a curve that is drawn."""
 
@@ -150,7 +152,10 @@ class MetricsReader:
             self._lines += 1
             return
         step, name, value = row.get("step"), row.get("name"), row.get("value")
-        if not _is_step(step) or not isinstance(name, str) or not (value is None or isinstance(value, int | float)):
+        if isinstance(step, bool) or not isinstance(step, int) or not isinstance(name, str):
+            self._lines += 1
+            return
+        if not 0 <= step < LAST_STEP or not (value is None or isinstance(value, int | float)):
             self._lines += 1
             return
         if name not in self.curves:
@@ -160,10 +165,6 @@ class MetricsReader:
             self.curves[name] = Curve()
         found = number(value)
         self.curves[name].put(step, math.nan if found is None else found)
-
-
-def _is_step(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**15
 
 
 def decimate(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]]:
@@ -198,14 +199,13 @@ def smoothed(points: Points, weight: float | None = None) -> list[tuple[float, f
         weight: w, in [0, 1). None takes about a twenty-fifth of the curve for the span 1 / (1 - w), rounded to a power
             of two so that a curve that grows seldom changes its looks.
     """
-    if weight is None:
-        weight = 1 - 1 / 2 ** round(math.log2(max(len(points) / 25, 4)))
+    old = 1 - 0.5 ** round(math.log2(max(len(points) / 25, 4))) if weight is None else weight
     mean, counted = 0.0, 1.0
     out = []
     for step, value in points:
         if math.isfinite(value):
-            mean = weight * mean + (1 - weight) * value
-            counted *= weight
+            mean = old * mean + (1 - old) * value
+            counted *= old
             out.append((step, mean / (1 - counted)))
         else:
             out.append((step, math.nan))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from tuner.rundir import RunDir
 from .files import mark
 from .log import Log, tail
 from .matrix import Matrix, marks, matrix
-from .metrics import MetricsReader
+from .metrics import Curve, MetricsReader
 from .panels import panels
 from .state import Head, head, status_of
 from .words import count, shown
@@ -82,6 +83,13 @@ class Readers:
         with lock:
             identity = hash((reader.look(), reader.behind, reader.total))
             return identity, None if identity == known else _told(reader)
+
+    def numbers(self, run: Path) -> dict[str, Curve]:
+        """The numbers by name, copied: the reader's own go on growing."""
+        lock, reader = self._of(run)
+        with lock:
+            reader.look()
+            return copy.deepcopy(reader.curves)
 
     def _of(self, run: Path) -> tuple[threading.Lock, MetricsReader]:
         with self._guard:

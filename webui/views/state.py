@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner import atomic, checkpoint
-from tuner.control import COMMANDS
+from tuner import checkpoint
 from tuner.errors import StorageError
 from tuner.rundir import RunDir
 from tuner.status import LIVE, Status, read_status
 
 from . import words
-from .files import LARGEST_TEXT, folder_mark, mark, names, text
+from .buttons import Button, asked, buttons
+from .files import LARGEST_TEXT, folder_mark, mark
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,31 +43,6 @@ TONES = {
     "gone": "bad",
 }
 """How a state looks: good, bad or idle; every other one is live."""
-LABELS = {
-    "stop": "Stop and save",
-    "stop-now": "Stop now",
-    "save": "Save now",
-    "sample": "Sample now",
-    "resume": "Resume",
-}
-"""What the buttons say."""
-_ASKED = {
-    "stop": "It stops and saves after the step at hand.",
-    "stop-now": "It stops after the step at hand.",
-    "save": "It saves after the step at hand.",
-    "sample": "It draws samples after the step at hand.",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Button:
-    """One command, and why it does not apply where it does not."""
-
-    command: str
-    """stop, stop-now, save, sample, or resume."""
-    label: str
-    applies: bool
-    why_not: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +97,9 @@ def head(run: Path, status: Status | None, now: float | None = None) -> Head:
         now: Unix seconds.
     """
     now = time.time() if now is None else now
-    state = status.state if status else _without_status(run)
+    state = status.state if status else without_status(run)
     status = status or Status(run.name)
-    step, total = _whole(status.step), None if status.total is None else _whole(status.total)
+    step, total = words.whole(status.step), words.total(status.total)
     said, hint = _sentence(run, state, status)
     best = status.best
     return Head(
@@ -142,13 +116,13 @@ def head(run: Path, status: Status | None, now: float | None = None) -> Head:
         pace=words.pace(status.it_s) if state in LIVE else "",
         memory=_memory(status) if state in LIVE else "",
         started=words.ago(_since(now, status.started)),
-        best=f"step {_whole(best.step):,}, validation loss {words.figure(best.validation_loss)}" if best else "",
-        asked=_asked(run) if state in LIVE else (),
-        buttons=_buttons(run, state),
+        best=f"step {words.whole(best.step):,}, validation loss {words.figure(best.validation_loss)}" if best else "",
+        asked=asked(run) if state in LIVE else (),
+        buttons=buttons(run, state),
     )
 
 
-def _without_status(run: Path) -> str:
+def without_status(run: Path) -> str:
     """The state of a run that has no status to read: it was never begun, that file was damaged, or all is gone."""
     if not folder_mark(run):
         return "gone"
@@ -166,11 +140,12 @@ def _sentence(run: Path, state: str, status: Status) -> tuple[str, str]:
         said = words.shown(fault.message) if fault else ""
         hint = words.shown(fault.hint) if fault else "The log may tell what happened."
         return said or "It failed without saying why.", hint or _going_on(run)
-    steps = words.of(_whole(status.step), None if status.total is None else _whole(status.total), "step")
+    steps = words.of(words.whole(status.step), words.total(status.total), "step")
+    words.count(words.whole(status.step), "step")
     return {
         "queued": ("It has not begun yet.", ""),
         "done": (
-            f"All {words.count(_whole(status.step), 'step')} are done, and the files are saved.",
+            f"All {words.count(words.whole(status.step), 'step')} are done, and the files are saved.",
             "See what came of it in Results.",
         ),
         "stopped": (f"It was stopped at {steps}.", _going_on(run)),
@@ -185,7 +160,10 @@ def _sentence(run: Path, state: str, status: Status) -> tuple[str, str]:
 
 def _doing(state: str, status: Status) -> str:
     """The phase at hand, with how far it is: 'Preparing pictures: 12 of 20.'"""
-    done, total = _whole(status.phase_done), None if status.phase_total is None else _whole(status.phase_total)
+    done, total = (
+        words.whole(status.phase_done),
+        words.total(status.phase_total),
+    )
     phase = words.one_line(status.phase, 80)
     if state == "caching" and phase == "caching":
         return f"Preparing {words.of(done, total, 'picture')} and captions." if total else "Preparing the pictures."
@@ -239,66 +217,3 @@ def _memory(status: Status) -> str:
 def _since(now: float, then: float | None) -> float | None:
     then = words.number(then)
     return None if then is None else now - then
-
-
-def _whole(value: int) -> int:
-    return min(max(value, 0), 10**12)
-
-
-def _asked(run: Path) -> tuple[str, ...]:
-    """What the run was asked and has not taken yet."""
-    folder = run / "control"
-    found = []
-    for name in names(folder)[:100]:
-        if atomic.TEMPORARY.match(name):
-            continue
-        command = name if name in COMMANDS else _command(text(folder / name, 4096))
-        if command in _ASKED and _ASKED[command] not in found:
-            found.append(_ASKED[command])
-    return tuple(found)
-
-
-def _command(content: str | None) -> str:
-    try:
-        tree = json.loads(content or "")
-    except (ValueError, RecursionError):
-        return ""
-    command = tree.get("command") if isinstance(tree, dict) else None
-    return command if isinstance(command, str) else ""
-
-
-def _buttons(run: Path, state: str) -> tuple[Button, ...]:
-    live = state in LIVE
-    idle = {
-        "queued": "it has not begun yet",
-        "done": "it is done",
-        "unknown": "what it is doing is not known",
-        "gone": "its folder is gone",
-    }.get(state, "it is not running")
-    early = "it is not training yet" if state in ("starting", "caching") else ""
-    found = []
-    for command in ("stop", "stop-now", "save", "sample"):
-        why = idle if not live else early if command in ("save", "sample") else ""
-        if command == "sample" and live and not early and not _has_prompts(run):
-            why = "its recipe has no sample prompts"
-        found.append(Button(command, LABELS[command], not why, why))
-    why = "it is running" if live else _no_resume(run, state)
-    return (*found, Button("resume", LABELS["resume"], not why, why))
-
-
-def _no_resume(run: Path, state: str) -> str:
-    if state in ("queued", "done", "gone"):
-        return {"queued": "it has not begun yet", "done": "it is done", "gone": "its folder is gone"}[state]
-    place = RunDir(run)
-    if not mark(place.resolved_file) and not mark(place.recipe_file):
-        return "its recipe is gone"
-    return ""
-
-
-def _has_prompts(run: Path) -> bool:
-    """Whether the recipe asks for samples; true where that cannot be read, for the run will say so itself."""
-    from .recipe import resolved
-
-    tree = resolved(run)
-    sample = tree.get("sample") if tree else None
-    return bool(sample.get("prompts")) if isinstance(sample, dict) else True

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from ..html import render
 from .scale import Scale, described, drawable, linear_scale, log_scale, steps_scale
 from .words import one_line
@@ -43,7 +45,7 @@ class Panel:
     note: str = ""
     """What of it cannot be shown."""
 
-    def svg(self, *, log: bool = False, height: int = 220) -> str:
+    def svg(self, *, log: bool = False, height: int = 220) -> Markup:
         """The chart as HTML."""
         return line_chart(self.lines, title=self.title, log=log, height=height, note=self.note)
 
@@ -67,8 +69,8 @@ class _Drawn:
 
 def line_chart(
     lines: Sequence[Line], *, title: str, x_label: str = "step", log: bool = False, height: int = 220, note: str = ""
-) -> str:
-    """A chart as one HTML figure.
+) -> Markup:
+    """A chart as one HTML figure, whose every text the template escaped.
 
     Args:
         lines: drawn in this order. Values that are not finite leave a gap; on a log scale so do those not above 0.
@@ -86,7 +88,7 @@ def line_chart(
     missing = sum(len(line.points) for line in lines) - len(seen)
     why = "not finite, or not above 0" if log else "not finite"
     notes = [f"values that are {why} leave a gap"] if missing else []
-    return render(
+    html = render(
         "chart.html",
         title=one_line(title, 120),
         x_label=x_label,
@@ -99,6 +101,7 @@ def line_chart(
         scale={"x0": across.low, "x1": across.high, "y0": up.low, "y1": up.high, "log": int(log)},
         notes=[*notes, *([one_line(note, 300)] if note else [])],
     )
+    return Markup(html)
 
 
 def _tones(lines: Sequence[Line]) -> list[int]:

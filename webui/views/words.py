@@ -36,6 +36,16 @@ def number(value: object) -> float | None:
     return found if math.isfinite(found) else None
 
 
+def whole(value: int) -> int:
+    """A count that a page has room for: not below 0, at most a million millions."""
+    return min(max(value, 0), 10**12)
+
+
+def total(value: int | None) -> int | None:
+    """`whole`, where somebody knows it."""
+    return None if value is None else whole(value)
+
+
 def span(seconds: float) -> str:
     """'less than a second', '45 seconds', '3 minutes', '2 h 5 min', '4 days 3 h'."""
     if seconds < 1:
