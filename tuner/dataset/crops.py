@@ -1,0 +1,42 @@
+"""How training will cut each picture, by training's own rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..data import buckets, images
+from ..data.scan import MAX_ENLARGED, MIN_KEPT
+
+if TYPE_CHECKING:
+    from ..sections import DataOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """What is left of one picture."""
+
+    size: tuple[int, int]
+    """(W, H) in pixels that it is trained at."""
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom in pixels of the picture; of a random crop, the one in the middle."""
+    kept: float
+    """Share of its area, 0 to 1."""
+    scale: float
+    """How much it is enlarged (above 1) or reduced."""
+    advice: str = ""
+    """What is wrong with that, and what to do; '' for nothing."""
+
+
+def crop(size: tuple[int, int], data: DataOptions) -> Crop:
+    """How a picture of `size` (W, H) is cut under these options of a recipe."""
+    target = buckets.size_for(size, data)
+    kept, scale = min(1.0, buckets.kept(size, target)), buckets.scale_to(size, target)
+    advice = []
+    if scale > MAX_ENLARGED:
+        advice.append(
+            f"too small: it is enlarged {scale:.1f} times, which looks soft; use a larger picture or a lower resolution"
+        )
+    if kept < MIN_KEPT:
+        advice.append(f"only {kept:.0%} of it is left after cropping; crop it yourself so that what matters stays")
+    return Crop(target, images.cut(size, target), kept, scale, "; ".join(advice))
