@@ -25,6 +25,20 @@
     if (versus && event.target.type === "range") versus.style.setProperty("--at", event.target.value + "%");
   });
 
+  // A page that is drawn anew closes what the server knows nothing of; what a person opened stays open.
+  const opened = new Map();
+  document.addEventListener("click", (event) => {
+    const summary = event.target.closest && event.target.closest("details[data-keep] > summary");
+    if (summary) opened.set(summary.parentElement.dataset.keep, !summary.parentElement.open);
+  });
+  new MutationObserver((changes) => {
+    for (const { target } of changes)
+      if (target.dataset && target.dataset.keep && opened.has(target.dataset.keep)) {
+        const wanted = opened.get(target.dataset.keep);
+        if (target.open !== wanted) target.open = wanted;
+      }
+  }).observe(document, { subtree: true, attributeFilter: ["open", "data-keep"] });
+
   // Files: one request each, a few at a time; the answers are verdicts, shown as text.
   const AT_ONCE = 4;
   const send = async (dataset, file) => {
