@@ -24,6 +24,7 @@ from .commands import (
     import_file,
     inspect,
     package,
+    publish,
     quickstart,
     recipes,
     run,
@@ -93,6 +94,7 @@ app.command("grid", rich_help_panel=USE)(grid.grid)
 app.command("eval", rich_help_panel=USE)(evaluate.evaluate)
 app.command("export", rich_help_panel=USE)(export.export)
 app.command("package", rich_help_panel=USE)(package.package)
+app.command("publish", rich_help_panel=USE)(publish.publish)
 app.command("import", rich_help_panel=USE)(import_file.import_file)
 app.command("inspect", rich_help_panel=USE)(inspect.inspect)
 app.add_typer(cache.app, name="cache", rich_help_panel=CARE)
