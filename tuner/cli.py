@@ -15,6 +15,7 @@ import typer
 from . import __version__
 from .commands import (
     cache,
+    dataset,
     doctor,
     evaluate,
     export,
@@ -81,6 +82,7 @@ app.command("runs", rich_help_panel=TRAIN)(runs.list_runs)
 app.command("stop", rich_help_panel=TRAIN)(runs.stop)
 app.command("save", rich_help_panel=TRAIN)(runs.save)
 app.command("sample", rich_help_panel=TRAIN)(runs.sample)
+app.add_typer(dataset.app, name="dataset", rich_help_panel=LOOK)
 app.command("check", rich_help_panel=LOOK)(study.check)
 app.command("plan", rich_help_panel=LOOK)(study.show_plan)
 app.command("show", rich_help_panel=LOOK)(study.show)

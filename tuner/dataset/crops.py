@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
+from .. import wording
 from ..data import buckets, images
 from ..data.scan import MAX_ENLARGED, MIN_KEPT
+from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..sections import DataOptions
@@ -26,6 +30,24 @@ class Crop:
     """How much it is enlarged (above 1) or reduced."""
     advice: str = ""
     """What is wrong with that, and what to do; '' for nothing."""
+
+
+def options(resolution: int, crop: str = "buckets", bucket_step: int | None = None) -> DataOptions:
+    """What of a recipe decides on crops. Raises: UsageError."""
+    from ..sections import DataOptions
+
+    given: dict[str, object] = {"resolution": resolution, "crop": crop}
+    if crop == "random":
+        given["cache"] = "off"
+    if bucket_step is not None:
+        given["bucket_step"] = bucket_step
+    try:
+        return DataOptions.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        said = wording.sentence(first["type"], first["msg"], first["input"], first.get("ctx", {}))
+        raise UsageError(f"{place}: {said}" if place else said, "as in the data section of a recipe") from None
 
 
 def crop(size: tuple[int, int], data: DataOptions) -> Crop:
