@@ -6,65 +6,26 @@ A family shows the fields of the member that is chosen; a section that is off sh
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tuner.describe import describe
 from tuner.parts import Choice as Family
 from tuner.parts import Part
 from tuner.recipe import Recipe
 from tuner.sections import DataOptions
-from tuner.shipped import shipped
 from tuner.tasks import Task
-from tuner.yaml_text import parse
 
 from . import schema_walk as walk
-from .labels import label, title
-from .schema_walk import Bounds, Kind
+from .field import Choice, Field, chosen, default_of, family, first_line, key_of, plain, plain_value, switch
+from .labels import title
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
     from pydantic.fields import FieldInfo
 
     from tuner.yaml_text import Path
 
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of the values that a field chooses from."""
-
-    value: str | bool | None
-    text: str
-    """For people."""
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One key of a recipe."""
-
-    path: str
-    """Dotted, such as `train.lr` or `adapters.0.rank`; entries of a list by number, also where there is one."""
-    label: str
-    help: str
-    """The sentence under the field in the recipe's types."""
-    kind: Kind
-    words: str
-    """What it takes, in words: `a whole number from 1 to 1024`."""
-    bounds: Bounds = Bounds()
-    longest: int | None = None
-    """Characters that a text may have."""
-    choices: tuple[Choice, ...] = ()
-    """Of a `choice` all there are; of a `list` or `yaml` what may stand in it by name."""
-    default: Any = None
-    """None where there is none."""
-    required: bool = False
-    optional: bool = False
-    """Whether null is a value, which says `leave it out`."""
-    advanced: bool = False
-    """Whether no recipe that ships sets it."""
-    section: bool = False
-    """Whether it switches on fields of its own."""
+__all__ = ["Choice", "Field", "Form", "Group", "form", "order", "start_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,18 +119,18 @@ class _Maker:
 
         `base` is the default value of this key where the section's own default differs from the field's.
         """
-        default = base if base is not None else _default(info)
+        default = base if base is not None else default_of(info)
         part = walk.lone_part(info.annotation)
         dotted = ".".join(map(str, path))
         if part is None:
-            self.add(_plain(dotted, info, default), node, default, given=node is not None or _is_given(self.tree, path))
+            self.add(plain(dotted, info, default), node, default, given=node is not None or _is_given(self.tree, path))
             return []
         member = walk.member_of(part, node, default)
         chooses = issubclass(part, Family) and part.opens_family
         if chooses:
-            self.add(_family(dotted, info, part, default), _chosen(node), _key(default), given=node is not None)
+            self.add(family(dotted, info, part, default), chosen(node), key_of(default), given=node is not None)
         elif walk.takes_null(info.annotation):
-            self.add(_switch(dotted, info), node is not None or None, False, given=node is not None)
+            self.add(switch(dotted, info), node is not None or None, False, given=node is not None)
         if member is None or (node is None and default is None):
             return []
         return self.inside(member, node, path, default)
@@ -201,148 +162,26 @@ class _Maker:
         """A group for each entry of a list; a list that may be left out begins with its switch."""
         listed = node if isinstance(node, list) else [] if node is None else [node]
         if not info.is_required():
-            self.add(_switch(dotted, info), node is not None or None, False, given=node is not None)
+            self.add(switch(dotted, info), node is not None or None, False, given=node is not None)
             if not listed:
                 self.group(dotted, title(dotted), info.description or "")
         path: Path = tuple(dotted.split("."))
         for number, entry in enumerate(listed):
             here = f"{dotted}.{number}"
             if issubclass(kind, Family):
-                self.add(_family(here, info, kind, None), _chosen(entry), None, given=True)
+                self.add(family(here, info, kind, None), chosen(entry), None, given=True)
             member = walk.member_of(kind, entry)
             later = self.inside(member, entry, (*path, number), None) if member is not None else []
             count = f" {number + 1}" if len(listed) > 1 else ""
-            self.group(here, title(dotted) + count, _first_line(member) or info.description or "")
+            self.group(here, title(dotted) + count, first_line(member) or info.description or "")
             for action in later:
                 self.entries(*action)
 
     def add(self, made: Field, value: Any, default: Any, *, given: bool) -> None:
         self.fields.append(made)
-        self.form.values[made.path] = _plain_value(default) if value is None and not given else value
+        self.form.values[made.path] = plain_value(default) if value is None and not given else value
         if given:
             self.form.given.add(made.path)
-
-
-def _plain(path: str, info: FieldInfo, default: Any) -> Field:
-    """The field of a value that is no section."""
-    key = path.rpartition(".")[2]
-    kind, null = walk.kind_of(info.annotation), walk.takes_null(info.annotation)
-    names = [Choice(name, str(name)) for name in walk.literals(info.annotation)]
-    if kind == "choice" and not names:
-        names = [Choice(True, "yes"), Choice(False, "no")]
-    if kind == "choice" and null:
-        names.insert(0, Choice(None, "leave it to the program"))
-    return Field(
-        path,
-        label(key),
-        _help(info),
-        kind,
-        _words(info),
-        walk.bounds_of(info),
-        walk.longest(info),
-        tuple(names),
-        _plain_value(default),
-        info.is_required(),
-        null,
-        _advanced(path, required=info.is_required()),
-    )
-
-
-def _family(path: str, info: FieldInfo, kind: type[Part], default: Any) -> Field:
-    """The field that chooses a member."""
-    assert issubclass(kind, Family)
-    names = [Choice(name, f"{name}: {_first_line(kind.family[name])}".rstrip(": ")) for name in sorted(kind.family)]
-    null = walk.takes_null(info.annotation)
-    if null:
-        names.insert(0, Choice(None, "the base's own"))
-    own = [part for part in path.split(".") if not part.isdecimal()][-1]
-    return Field(
-        path,
-        label(own),
-        _help(info) or _first_line(kind),
-        "choice",
-        _words(info),
-        choices=tuple(names),
-        default=_key(default),
-        required=default is None and not null,
-        optional=null,
-        advanced=_advanced(path, required=info.is_required()),
-        section=True,
-    )
-
-
-def _switch(path: str, info: FieldInfo) -> Field:
-    """The field that switches a section on."""
-    key = path.rpartition(".")[2]
-    return Field(
-        path,
-        label(key),
-        _help(info),
-        "switch",
-        "on or off",
-        default=False,
-        optional=True,
-        advanced=_advanced(path, required=False),
-        section=True,
-    )
-
-
-def _help(info: FieldInfo) -> str:
-    return " ".join((info.description or "").split())
-
-
-def _words(info: FieldInfo) -> str:
-    """A field's type and range, as `tuner show` puts them."""
-    return _described().get(id(info), "")
-
-
-@cache
-def _described() -> dict[int, str]:
-    """What each field takes in words, by the identity of its FieldInfo, which lives as long as its class."""
-    found: dict[int, str] = {}
-    for kind in _all_parts(Recipe, set()):
-        words = {key.path[-1]: key.kind for key in describe(kind)}
-        found |= {id(info): words[name] for name, info in kind.model_fields.items()}
-    return found
-
-
-def _all_parts(kind: type[Part], seen: set[type[Part]]) -> Iterator[type[Part]]:
-    from tuner.part_types import concrete, part_types
-
-    for member in concrete(kind):
-        if member in seen:
-            continue
-        seen.add(member)
-        yield member
-        for info in member.model_fields.values():
-            for inner in part_types(info.annotation):
-                yield from _all_parts(inner, seen)
-
-
-def _first_line(kind: type[Part] | None) -> str:
-    return (kind.__doc__ or "").strip().partition("\n")[0] if kind is not None else ""
-
-
-def _default(info: FieldInfo) -> Any:
-    return None if info.is_required() else info.get_default(call_default_factory=True)
-
-
-def _key(value: Any) -> str | None:
-    return value.key if isinstance(value, Family) else None
-
-
-def _chosen(node: Any) -> Any:
-    """The name that a value of a family gives."""
-    return node.get("name") if isinstance(node, dict) else node
-
-
-def _plain_value(value: Any) -> Any:
-    """A default as a recipe's plain values have it."""
-    if isinstance(value, Family):
-        return value.key
-    if isinstance(value, Part):
-        return value.model_dump(mode="json")
-    return [_plain_value(inner) for inner in value] if isinstance(value, (tuple, list)) else value
 
 
 def _is_given(tree: Any, path: Path) -> bool:
@@ -375,35 +214,10 @@ def _part_at(tree: Any, path: Path) -> type[Part] | None:
         kind = walk.lone_part(info.annotation) or walk.entries_of(info.annotation)
         if kind is None:
             return None
-        node, default = node.get(key) if isinstance(node, dict) else None, _default(info)
+        node, default = node.get(key) if isinstance(node, dict) else None, default_of(info)
         entry = node
         if isinstance(node, list):
             following = path[number + 1] if number + 1 < len(path) else None
             entry = node[following] if isinstance(following, int) and following < len(node) else None
         kind = walk.member_of(kind, entry, default)
     return kind
-
-
-@cache
-def _usual() -> frozenset[str]:
-    """Keys that some shipped recipe sets: what people change."""
-    found: set[str] = set()
-
-    def note(node: Any, path: tuple[str, ...]) -> None:
-        found.add(".".join(path))
-        inner: Sequence[tuple[str, Any]] = ()
-        if isinstance(node, dict):
-            inner = list(node.items())
-        elif isinstance(node, list):
-            inner = [("*", entry) for entry in node]
-        for key, value in inner:
-            note(value, (*path, key))
-
-    for file in shipped().values():
-        note(parse(file.read_text("utf-8")).value, ())
-    return frozenset(key.replace(".*", "") for key in found)
-
-
-def _advanced(path: str, *, required: bool) -> bool:
-    plain = ".".join(part for part in path.split(".") if not part.isdecimal())
-    return not required and plain not in _usual()

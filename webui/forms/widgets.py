@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuner.errors import UsageError
 from tuner.yaml_text import parse
 
-from .fields import Field
 from .yaml_render import flow, word
+
+if TYPE_CHECKING:
+    from .fields import Field
 
 
 def shown(field: Field, value: Any) -> Any:
@@ -58,10 +60,7 @@ def _number(field: Field, given: Any) -> int | float | None:
         if field.optional:
             return None
         raise UsageError(f"{field.label}: a number is missing", str(field.bounds) and f"it takes {field.words}")
-    if isinstance(given, str):
-        value = _yaml(field, given)
-    else:
-        value = given
+    value = _yaml(field, given) if isinstance(given, str) else given
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise UsageError(f"{field.label}: must be a number, not {str(given)[:60]!r}")
     if field.kind == "integer" and isinstance(value, float):

@@ -46,10 +46,10 @@ def pair(key: str, value: Any, *, section: bool = False) -> list[str]:
     name = word(key)
     if one_line(value) and not (section and value and isinstance(value, dict)):
         return [f"{name}: {flow(value) if isinstance(value, (dict, list, tuple)) else word(value)}"]
-    return [f"{name}:", *("  " + line for line in block(value, section=section))]
+    return [f"{name}:", *("  " + line for line in block(value))]
 
 
-def block(value: Any, *, section: bool = False) -> list[str]:
+def block(value: Any) -> list[str]:
     """Lines of a list or mapping that is not empty."""
     if isinstance(value, dict):
         return [line for key, inner in value.items() for line in pair(key, inner)]
