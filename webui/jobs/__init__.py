@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from . import words
 from .devices import devices
 from .job import ENDED, STATES, UNFINISHED, Job
 from .launch import Workers, ensure_worker
 from .queue import Queue
 from .reconcile import reconcile
 
-__all__ = ["ENDED", "STATES", "UNFINISHED", "Job", "Queue", "Workers", "devices", "ensure_worker", "reconcile"]
+__all__ = ["ENDED", "STATES", "UNFINISHED", "Job", "Queue", "Workers", "devices", "ensure_worker", "reconcile", "words"]

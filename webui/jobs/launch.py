@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
 from typing import TYPE_CHECKING
 
 from tuner import atomic
@@ -86,9 +87,12 @@ class Workers:
             return True
 
     def wake(self) -> list[str]:
-        """Start a worker for each device with jobs to begin; gives those devices. Raises: StorageError, LockedError."""
-        waiting = {job.device for job in with_state(self.workspace, "queued", "running") if job.pid is None}
-        return [device for device in sorted(waiting) if self.ensure(device)]
+        """Start a worker for each device with jobs to begin or to watch, where none is; gives those devices.
+
+        Raises: StorageError, LockedError.
+        """
+        used = {job.device for job in with_state(self.workspace, "queued", "running")}
+        return [device for device in sorted(used) if self.ensure(device)]
 
     def _coming(self, device: str) -> bool:
         """Whether a worker of ours is on its way to the lock, or has just failed to get going."""
@@ -100,5 +104,11 @@ class Workers:
 
 
 def ensure_worker(workspace: Workspace, device: str) -> bool:
-    """Start the device's worker if none is at work. A server keeps one `Workers` instead. Raises: StorageError."""
-    return Workers(workspace).ensure(device)
+    """Start the device's worker if none is at work; True where one was started. Raises: StorageError."""
+    return workers_of(workspace).ensure(device)
+
+
+@cache
+def workers_of(workspace: Workspace) -> Workers:
+    """The usual workers of a workspace: one value a process, the parent that notes their end."""
+    return Workers(workspace)

@@ -16,7 +16,7 @@ from . import admission, rows, stopping
 from .database import writing
 from .devices import check, devices
 from .job import ENDED, LOG, RESULT, UNFINISHED, Job
-from .launch import Workers
+from .launch import Workers, workers_of
 from .reconcile import PATIENCE_S, answer, last_lines, lives, reconcile
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MOST_UNFINISHED = 200
 """Jobs that wait or run at a time."""
+_CANCEL = "UPDATE job SET state='cancelled', finished=? WHERE id=? AND state='queued' RETURNING *"
 
 
 class Queue:
@@ -38,7 +39,7 @@ class Queue:
     def __init__(self, workspace: Workspace, workers: Workers | None = None, *, patience_s: float = PATIENCE_S) -> None:
         """`workers` starts workers; without it this process starts the usual ones."""
         self.workspace, self.patience_s = workspace, patience_s
-        self.workers = workers or Workers(workspace)
+        self.workers = workers or workers_of(workspace)
 
     def add(
         self,
@@ -114,9 +115,7 @@ class Queue:
 
     def cancel(self, name: str) -> Job:
         """Take a job out of the queue. Raises: UnknownId; UsageError where it is not queued any more."""
-        return self._change(
-            name, "UPDATE job SET state='cancelled', finished=? WHERE id=? AND state='queued' RETURNING *", time.time()
-        )
+        return self._change(name, _CANCEL)
 
     def move(self, name: str, places: int) -> list[Job]:
         """Let a queued job run `places` sooner (below zero) or later; gives its device's queue in the new order.
@@ -147,8 +146,8 @@ class Queue:
         Raises: UnknownId; UsageError where it has ended.
         """
         reconcile(self.workspace, patience_s=self.patience_s)
-        if self._job(name).state == "queued":
-            return self.cancel(name)
+        if (row := self._try(name, _CANCEL)) is not None:
+            return row
         job = self._ask(name)
         if lives(job):
             stopping.ask(self.workspace, job, now=now)
@@ -223,17 +222,20 @@ class Queue:
         return found[0]
 
     def _ask(self, name: str) -> Job:
-        return self._change(name, "UPDATE job SET asked=? WHERE id=? AND state='running' RETURNING *", time.time())
+        return self._change(name, "UPDATE job SET asked=? WHERE id=? AND state='running' RETURNING *")
 
-    def _change(self, name: str, change: str, moment: float) -> Job:
+    def _change(self, name: str, change: str) -> Job:
         """Apply a change to one row. Raises: UnknownId; UsageError where the row is not in the state that it is for."""
-        job = self._job(name)
+        if (row := self._try(name, change)) is None:
+            job = self._job(name)
+            raise UsageError(f"{job.title!r} is {job.state}, so there is nothing to stop", "reload the page")
+        return row
+
+    def _try(self, name: str, change: str) -> Job | None:
+        """Apply a change, with the time of day, to one row that is in the state that it is for; None where none is."""
         with writing(self.workspace.database) as connection:
-            row = connection.execute(change, (moment, name)).fetchone()
-        if row is None:
-            now = self._job(name).state
-            raise UsageError(f"{job.title!r} is {now}, so there is nothing to stop", "reload the page")
-        return Job.from_row(row)
+            row = connection.execute(change, (time.time(), name)).fetchone()
+        return Job.from_row(row) if row is not None else None
 
     def _insert(self, job: Job, *, ahead: bool) -> Job:
         with writing(self.workspace.database) as connection:

@@ -54,7 +54,7 @@ def reconcile(workspace: Workspace, *, patience_s: float = PATIENCE_S) -> list[J
         elif lives(job):
             if job.asked is not None and now - job.asked > patience_s and not job.trains:
                 stopping.end_by_force(job)
-        elif (row := _write_down(workspace, job, verdict(workspace, job))) is not None:
+        elif (row := _judge(workspace, job.id)) is not None:
             ended.append(row)
     return ended
 
@@ -143,15 +143,19 @@ def _unclaimed(workspace: Workspace, job: Job, now: float) -> None:
         connection.execute(change, row)
 
 
-def _write_down(workspace: Workspace, job: Job, found: Verdict) -> Job | None:
-    """Put a verdict into the row, unless somebody else was faster."""
-    folder = workspace.jobs / job.id
-    for name in (RESULT, LOG):
-        _scrub(folder / name)
+def _judge(workspace: Workspace, name: str) -> Job | None:
+    """Put the verdict on a job whose process is gone into its row, unless somebody else was faster."""
+    # Its row is read once more now: a process that was asked to end was asked before it died.
+    job = next((one for one in with_state(workspace, "running") if one.id == name and one.pid is not None), None)
+    if job is None:
+        return None
+    found, folder = verdict(workspace, job), workspace.jobs / name
+    for file in (RESULT, LOG):
+        _scrub(folder / file)
     with writing(workspace.database) as connection:
         row = connection.execute(
             "UPDATE job SET state=?, reason=?, hint=?, finished=? WHERE id=? AND state='running' AND pid=? RETURNING *",
-            (found.state, found.reason, found.hint, _end(folder, job), job.id, job.pid),
+            (found.state, found.reason, found.hint, _end(folder, job), name, job.pid),
         ).fetchone()
     return Job.from_row(row) if row is not None else None
 

@@ -50,6 +50,8 @@ class Worker:
         self.workspace, self.device, self.habits = workspace, device, habits
         self._child: tuple[str, subprocess.Popen[bytes]] | None = None
         """The process that this worker itself began, and its job."""
+        self._new = True
+        """Whether what the worker before left is still to be looked at."""
 
     def go(self) -> bool:
         """Work until nothing has come for a while. False where another worker is at it."""
@@ -63,13 +65,22 @@ class Worker:
                 self._work()
             finally:
                 lock.release()
-            # A job that was added while the lock was still held found a worker, and started none.
-            if not self.workspace.database.is_file() or not with_state(self.workspace, "queued", device=self.device):
+            if not self._wanted():
                 return True
+
+    def _wanted(self) -> bool:
+        """Whether a job came while the lock was still held: who added it saw a worker, and started none."""
+        if not self.workspace.database.is_file():
+            return False
+        try:
+            return bool(with_state(self.workspace, "queued", device=self.device))
+        except (StorageError, LockedError) as error:
+            say(str(error))
+            return False
 
     def _work(self) -> None:
         last = time.monotonic()
-        self._put_back()
+        self._new = True
         while time.monotonic() - last < self.habits.idle_s:
             try:
                 if self._one_round():
@@ -82,6 +93,9 @@ class Worker:
 
     def _one_round(self) -> bool:
         """Look after the running job, or begin the next; whether there was one. Raises: StorageError, LockedError."""
+        if self._new:
+            self._put_back()
+            self._new = False
         reconcile(self.workspace, patience_s=self.habits.patience_s)
         self._see_stillborn()
         if with_state(self.workspace, "running", device=self.device):

@@ -1,0 +1,117 @@
+"""A real training as a job: killed with and without its worker, stopped and resumed, it ends as it would have."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from queue_parts import QUICK, dismiss, ended, kill_worker, running, until
+
+from tuner.lines import read_metrics
+from tuner.rundir import RunDir
+from webui.jobs import Queue, Workers, words
+from webui.jobs.launch import holder
+from webui.workspace import Workspace
+
+STEPS = 40
+CHANGES = (
+    f"train.steps={STEPS}",
+    "save.every=10",
+    "log.every=1",
+    "sample.prompts=[]",
+    "sample.every=null",
+    "data.resolution=32",
+)
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture
+def queue(workspace):
+    workers = Workers(workspace, QUICK)
+    yield Queue(workspace, workers)
+    dismiss(workers)
+
+
+def begin(queue: Queue, name: str, **more):
+    place = queue.workspace.runs / name
+    return queue.add("train", name, words.train("lora", place, changes=CHANGES, rehearse=True, **more)), RunDir(place)
+
+
+def at_step(queue: Queue, name: str, run: RunDir, step: int) -> None:
+    def there() -> bool:
+        job = queue.job(name)
+        assert not job.ended, (job, queue.log(name))
+        status = run.status()
+        return status is not None and status.pid == job.pid and status.state == "training" and status.step >= step
+
+    until(there, 120)
+
+
+def test_a_training_goes_on_through_kills_and_stops(queue):
+    job, run = begin(queue, "dog-1")
+    at_step(queue, job.id, run, 11)
+    pid = queue.job(job.id).pid
+    kill_worker(queue)
+    assert queue.job(job.id).pid == pid
+
+    os.kill(running(queue, job.id).pid, signal.SIGKILL)
+    killed = ended(queue, job.id)
+    assert (killed.state, killed.resumable, killed.run) == ("interrupted", True, "dog-1")
+    assert "Resume" in killed.hint
+
+    second = queue.resume(job.id)
+    with pytest.raises(Exception, match="dog-1 is in the queue already"):
+        queue.resume(job.id)
+    at_step(queue, second.id, run, 0)
+    queue.stop(second.id)
+    stopped = ended(queue, second.id)
+    assert stopped.state == "stopped", stopped
+    assert "holds the state of step" in stopped.reason
+    assert not list((run.path / "control").glob("*"))
+
+    third = queue.resume(second.id)
+    done = ended(queue, third.id, 120)
+    assert done.state == "done", (done, queue.log(third.id))
+    answer = queue.answer(third.id)
+    assert answer is not None
+    assert answer["step"] == STEPS
+    assert list(read_metrics(run.metrics_file)) == list(range(1, STEPS + 1))
+    assert "going on from step" in queue.log(third.id)
+    with pytest.raises(Exception, match="cannot go on"):
+        queue.resume(third.id)
+
+
+def test_a_training_stopped_before_its_first_step_is_stopped(queue):
+    job, run = begin(queue, "cat-1", new=True)
+    running(queue, job.id)
+    until(lambda: (queue.folder(job.id) / "log.txt").exists())
+    queue.stop(job.id, now=True)
+    stopped = ended(queue, job.id)
+    assert stopped.state == "stopped"
+    again = queue.resume(job.id)
+    assert "--new" in job.words
+    assert "--new" not in again.words
+    queue.stop(again.id)
+    assert ended(queue, again.id).state in ("stopped", "cancelled")
+    assert run.status() is None or run.status().state in ("stopped", "interrupted")  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_twenty_killed_workers_do_not_disturb_one_run(queue):
+    job, run = begin(queue, "bird-1")
+    pid = running(queue, job.id).pid
+    for _ in range(20):
+        until(lambda: queue.refresh() or holder(queue.workspace, "cpu"))
+        kill_worker(queue)
+        found = queue.job(job.id)
+        assert (found.pid, found.state) in ((pid, "running"), (pid, "done")), found
+        time.sleep(0.1)
+    assert ended(queue, job.id, 300).state == "done"
+    assert list(read_metrics(run.metrics_file)) == list(range(1, STEPS + 1))
+    assert sum("started" in line for line in run.journal_file.read_text().splitlines()) == 1
