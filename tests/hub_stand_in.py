@@ -26,7 +26,8 @@ class Repo:
     """One repository: its revisions by name, each a mapping of path to content."""
 
     private: bool
-    revisions: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"main": {}})
+    revisions: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"main": {}, "0" * 40: {}})
+    head: str = "0" * 40
 
     @property
     def main(self) -> dict[str, bytes]:
@@ -80,7 +81,7 @@ class StandIn:
         if repo is None:
             return 404, {"X-Error-Code": "RepoNotFound"}, {"error": "Repository not found"}
         if not call or call[0] == "revision":
-            facts = {"id": f"{owner}/{name}", "private": repo.private, "sha": "0" * 40, "tags": [], "siblings": []}
+            facts = {"id": f"{owner}/{name}", "private": repo.private, "sha": repo.head, "tags": [], "siblings": []}
             return 200, {}, facts
         calls = {"preupload": self.preupload, "commit": self.commit, "paths-info": self.listing}
         return calls[call[0]](f"{owner}/{name}", repo, unquote(call[1]), body, "create_pr" in query)
@@ -137,13 +138,14 @@ class StandIn:
         oid = hashlib.sha1(repr(sorted(tree.items())).encode()).hexdigest()
         repo.revisions[oid] = tree
         repo.revisions["refs/pr/1" if pr else "main"] = tree
+        repo.head = repo.head if pr else oid
         told = {"commitUrl": f"{self.url}/{name}/commit/{oid}", "commitOid": oid}
         return 200, {}, told | ({"pullRequestUrl": f"{self.url}/{name}/discussions/1"} if pr else {})
 
     def listing(self, _name: str, repo: Repo, revision: str, body: bytes, _pr: bool) -> Answer:
-        if revision not in repo.revisions and revision != "0" * 40:
+        if revision not in repo.revisions:
             return 404, {"X-Error-Code": "RevisionNotFound"}, {"error": "no such revision"}
-        tree = repo.revisions.get(revision, repo.main)
+        tree = repo.revisions[revision]
         entries = []
         for path in parse_qs(body.decode())["paths"]:
             if path not in tree:

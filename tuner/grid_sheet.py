@@ -86,7 +86,8 @@ def wrap(text: str, font: Any, width: int, lines: int = LINES) -> list[str]:
         if font.getlength(longer) <= width:
             made[-1] = longer
         elif len(made) == lines:
-            made[-1] = cut(" ".join([longer, *words]), font, width)
+            rest = " ".join([longer, *words])  # a letter has a pixel at least, so more of them than that cannot fit
+            made[-1] = cut(rest if len(rest) <= width else rest[:width] + "...", font, width)
             break
         elif made[-1]:
             made.append("")
