@@ -14,7 +14,7 @@ from .metrics import Curve, decimate, smoothed
 from .monitor import READERS, Readers
 from .state import TITLES, status_of, without_status
 from .svg import Line, Panel
-from .words import of, one_line, shown, total, whole
+from .words import as_id, of, one_line, shown, total, whole
 
 MOST_RUNS = 6
 """More lines than that on one chart cannot be told apart."""
@@ -91,7 +91,7 @@ def _run(run: Path) -> Compared:
     status = status_of(run)
     state = status.state if status else without_status(run)
     progress = of(whole(status.step), total(status.total), "step") if status else ""
-    return Compared(run.name, shown(run.name, 200), recipe.summary(run), state, TITLES[state], progress)
+    return Compared(as_id(run.name), shown(run.name, 200), recipe.summary(run), state, TITLES[state], progress)
 
 
 def _panels(names: Sequence[str], curves: Sequence[Mapping[str, Curve]]) -> tuple[Panel, ...]:

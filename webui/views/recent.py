@@ -19,7 +19,7 @@ class RecentRun:
     """One run in a list. Texts are empty where nothing is known."""
 
     id: str
-    """The name of its directory, as the workspace knows it."""
+    """The name of its directory, as the workspace knows it; empty where a page cannot hold it."""
     name: str
     """The same, fit to be shown."""
     state: str
@@ -72,7 +72,7 @@ def _told(run: Path, now: float) -> RecentRun:
     started = words.number(status.started) if status else None
     cell: Cell | None = last_sample(run)
     return RecentRun(
-        id=run.name,
+        id=words.as_id(run.name),
         name=words.shown(run.name, 200),
         state=state,
         word=TITLES[state],

@@ -45,6 +45,10 @@ TONES = {
 """How a state looks: good, bad or idle; every other one is live."""
 
 
+_PHASES = {"class pictures": "drawing class pictures"}
+"""Names of phases that say too little by themselves."""
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """The first lines of the Monitor screen. Texts are empty where nothing is known."""
@@ -141,15 +145,13 @@ def _sentence(run: Path, state: str, status: Status) -> tuple[str, str]:
         hint = words.shown(fault.hint) if fault else "The log may tell what happened."
         return said or "It failed without saying why.", hint or _going_on(run)
     steps = words.of(words.whole(status.step), words.total(status.total), "step")
-    words.count(words.whole(status.step), "step")
+    every = words.count(words.whole(status.step), "step")
+    again = _going_on(run) if state in ("stopped", "interrupted") else ""
     return {
         "queued": ("It has not begun yet.", ""),
-        "done": (
-            f"All {words.count(words.whole(status.step), 'step')} are done, and the files are saved.",
-            "See what came of it in Results.",
-        ),
-        "stopped": (f"It was stopped at {steps}.", _going_on(run)),
-        "interrupted": (f"The process is gone, at {steps}.", _going_on(run)),
+        "done": (f"Trained for {every}, and the files are saved.", "See what came of it in Results."),
+        "stopped": (f"It was stopped at {steps}.", again),
+        "interrupted": (f"The process is gone, at {steps}.", again),
         "unknown": (
             "What this run is doing is not known: its status.json cannot be read.",
             "The log may tell what happened. Resume starts it again.",
@@ -160,10 +162,7 @@ def _sentence(run: Path, state: str, status: Status) -> tuple[str, str]:
 
 def _doing(state: str, status: Status) -> str:
     """The phase at hand, with how far it is: 'Preparing pictures: 12 of 20.'"""
-    done, total = (
-        words.whole(status.phase_done),
-        words.total(status.phase_total),
-    )
+    done, total = words.whole(status.phase_done), words.total(status.phase_total)
     phase = words.one_line(status.phase, 80)
     if state == "caching" and phase == "caching":
         return f"Preparing {words.of(done, total, 'picture')} and captions." if total else "Preparing the pictures."
@@ -175,6 +174,7 @@ def _doing(state: str, status: Status) -> str:
         return f"Measuring the loss on {words.count(total, 'held-out picture')}." if total else "Measuring the loss."
     if phase in ("training", "starting"):
         return {"training": "Training.", "starting": "Reading the recipe and the pictures."}[phase]
+    phase = _PHASES.get(phase, phase)
     named = phase[:1].upper() + phase[1:]
     return f"{named}: {done:,} of {total:,}." if total else f"{named}."
 
@@ -208,7 +208,7 @@ def _left(state: str, status: Status, step: int, total: int | None) -> str:
 
 
 def _memory(status: Status) -> str:
-    """'3.4 GB of the GPU, 1.2 GB of memory'."""
+    """'3.4 GB on the GPU, 1.2 GB of main memory'."""
     found: dict[str, Any] = dict(status.memory)
     places = (("device", "on the GPU"), ("process", "of main memory"))
     return ", ".join(f"{said} {where}" for place, where in places if (said := words.memory(found.get(place))))

@@ -91,7 +91,7 @@ def line_chart(
     html = render(
         "chart.html",
         title=one_line(title, 120),
-        x_label=x_label,
+        x_label=one_line(x_label, 40),
         height=height,
         side=_SIDE,
         lines=drawn,

@@ -20,6 +20,11 @@ def shown(text: object, most: int = MOST_CHARACTERS) -> str:
     return _UNFIT.sub("\ufffd", cut)
 
 
+def as_id(name: str) -> str:
+    """A directory's name as a page can send it back; empty where it is none that a page can hold."""
+    return "" if re.search("[\0\ud800-\udfff]", name) else name
+
+
 def one_line(text: object, most: int = MOST_CHARACTERS) -> str:
     """`shown` with every run of white space as one space."""
     return " ".join(shown(text, most).split())
@@ -92,6 +97,8 @@ def size(num_bytes: float | None) -> str:
     place = 0
     while value >= 999.5 and place < len(_UNITS) - 1:
         value, place = value / 1000, place + 1
+    if value >= 1e6:
+        return "more than a million TB"
     if place == 0:
         return count(round(value), "byte")
     return f"{value:.1f} {_UNITS[place]}" if value < 9.95 else f"{value:,.0f} {_UNITS[place]}"
@@ -109,7 +116,7 @@ def pace(per_second: float | None, noun: str = "step") -> str:
     if value is None or value <= 0:
         return ""
     if value >= 0.95:
-        said = f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}".removesuffix(".0")
+        said = figure(round(value, 0 if value >= 9.95 else 1)).removesuffix(".0")
         return f"1 {noun} a second" if said == "1" else f"{said} {noun}s a second"
     seconds = 1 / value
     if seconds >= 90:
