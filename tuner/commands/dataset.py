@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import DataError, UsageError
+from ..errors import DataError
 from .arguments import AsJson
+from .dataset_edits import Name, caption, opened, redo, remove, undo
 from .output import columns, emit
 
 if TYPE_CHECKING:
-    from ..dataset import Dataset, Verdict
-    from ..dataset.editing import Edit
+    from ..dataset import Verdict
     from ..sections import DataOptions
 
 app = typer.Typer(
@@ -22,10 +22,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Name = Annotated[
-    str, typer.Argument(metavar="DATASET", help="Its folder, or its name or id in the workspace.", show_default=False)
-]
-Ids = Annotated[list[str] | None, typer.Option("--picture", help="Id of a picture, as `show` tells; may be repeated.")]
 Place = Annotated[
     Path | None, typer.Option("--in", help="Folder of datasets; the workspace's by default.", show_default=False)
 ]
@@ -64,7 +60,7 @@ def add(
     from ..data.images import MAX_BYTES
     from ..dataset import Limits, intake_paths
 
-    dataset = _dataset(name)
+    dataset = opened(name)
     limits = Limits(file_bytes=MAX_BYTES, zip_bytes=2**40)  # what lies on one's own disk may be large
     verdicts = []
     for verdict in intake_paths(dataset, files, limits):
@@ -108,8 +104,9 @@ def show(
     """Tell what is in a dataset: pictures, captions, what was refused, and advice."""
     from ..dataset.advice import advise
     from ..dataset.words import words
+    from ..wording import quoted
 
-    dataset = _dataset(name)
+    dataset = opened(name)
     found = dataset.look()
     contents, captions = found.contents, found.captions()
     advice = advise(contents.pictures, captions, _options(resolution, crop, bucket_step))
@@ -136,7 +133,7 @@ def show(
     rows = [(one.id, f"{one.width}x{one.height}", one.name, captions[one.id]) for one in contents.pictures]
     typer.echo(columns(rows, ("id", "size", "name", "caption")) if rows else "no pictures yet")
     for one in contents.waiting:
-        typer.echo(f"{one.name}: waits for the picture of that name: {one.text}")
+        typer.echo(f"{one.name}: waits for the picture of that name: {quoted(one.text)}")
     for refused in contents.refused:
         typer.echo(f"{refused.name}: refused: {refused.reason}")
     if frequent:
@@ -145,61 +142,8 @@ def show(
         typer.echo(f"* {one.text}")
 
 
-@app.command()
-def caption(
-    name: Name,
-    only: Ids = None,
-    text: Annotated[str | None, typer.Option(help="The whole caption.", show_default=False)] = None,
-    prefix: Annotated[str | None, typer.Option(help="Put before each caption.", show_default=False)] = None,
-    suffix: Annotated[str | None, typer.Option(help="Put behind each caption.", show_default=False)] = None,
-    find: Annotated[str | None, typer.Option(help="What --replace takes the place of.", show_default=False)] = None,
-    replace: Annotated[str | None, typer.Option(help="What comes in its place.", show_default=False)] = None,
-    any_case: Annotated[bool, typer.Option("--any-case", help="--find takes upper case for lower case.")] = False,
-    trigger: Annotated[str | None, typer.Option(help="Word put in front where absent.", show_default=False)] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Change captions, all of them or those of --picture; `undo` takes it back."""
-    from ..dataset import editing
-
-    edits: list[Edit] = []
-    edits += [editing.Whole(text)] if text is not None else []
-    edits += [editing.Prefix(prefix)] if prefix is not None else []
-    edits += [editing.Suffix(suffix)] if suffix is not None else []
-    edits += [editing.Trigger(trigger)] if trigger is not None else []
-    if (find is None) != (replace is None):
-        raise UsageError("--find and --replace belong together", "give both; --replace '' takes words out")
-    if find is not None and replace is not None:
-        edits.append(editing.Replace(find, replace, any_case))
-    if len(edits) != 1:
-        raise UsageError(
-            f"{len(edits)} edits are asked for",
-            "give --text, --prefix, --suffix, --trigger, or --find with --replace",
-        )
-    dataset = _dataset(name)
-    edited = (editing.preview if dry_run else editing.apply)(dataset, edits[0], only)
-    if as_json:
-        emit({"dry_run": dry_run, "what": edited.what, "before": edited.before, "after": edited.after})
-        return
-    for id, after in edited.after.items():
-        typer.echo(f"{id}: {edited.before[id]!r} -> {after!r}")
-    typer.echo(f"{edited.changed} of {edited.pictures} captions {'would change' if dry_run else 'changed'}")
-
-
-@app.command()
-def undo(name: Name, as_json: AsJson = False) -> None:
-    """Take back the latest edit."""
-    from ..dataset import editing
-
-    _taken_back(editing.undo(_dataset(name)), "taken back", as_json)
-
-
-@app.command()
-def redo(name: Name, as_json: AsJson = False) -> None:
-    """Do again what was taken back last."""
-    from ..dataset import editing
-
-    _taken_back(editing.redo(_dataset(name)), "done again", as_json)
+for edit in (caption, undo, redo):
+    app.command()(edit)
 
 
 @app.command()
@@ -214,7 +158,7 @@ def crops(
     from ..dataset import crops as core
 
     data = _options(resolution, crop, bucket_step)
-    found = [(one, core.crop(one.size, data)) for one in _dataset(name).contents().pictures]
+    found = [(one, core.crop(one.size, data)) for one in opened(name).contents().pictures]
     if as_json:
         emit([{"id": one.id, "name": one.name, "crop": cut} for one, cut in found])
         return
@@ -234,7 +178,7 @@ def export(
     """Write pictures and captions (metadata.jsonl) as one zip."""
     from ..dataset.export import export as write
 
-    written = write(_dataset(name), out)
+    written = write(opened(name), out)
     if as_json:
         emit(written)
         return
@@ -248,44 +192,14 @@ def rename(
     as_json: AsJson = False,
 ) -> None:
     """Call a dataset something else."""
-    kept = _dataset(name).rename(to)
+    kept = opened(name).rename(to)
     if as_json:
         emit({"name": kept})
         return
     typer.echo(kept)
 
 
-@app.command()
-def remove(
-    name: Name,
-    only: Ids = None,
-    everything: Annotated[bool, typer.Option("--all", help="The whole dataset, for good.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Take pictures out, which `undo` takes back; or remove the whole dataset, which nothing does."""
-    from ..dataset import editing
-
-    if bool(only) == everything:
-        raise UsageError("what is to go?", "--picture ID takes one picture out, --all the whole dataset")
-    dataset = _dataset(name)
-    if everything:
-        dataset.delete()
-        if as_json:
-            emit({"removed": dataset.path})
-            return
-        typer.echo(f"{dataset.path} is gone")
-        return
-    removed = editing.remove(dataset, only or ())
-    if as_json:
-        emit({"what": removed.what, "before": removed.before})
-        return
-    typer.echo(f"{removed.what}: done; `tuner dataset undo {name}` takes it back")
-
-
-def _dataset(name: str) -> Dataset:
-    from ..dataset.place import find
-
-    return find(name)
+app.command()(remove)
 
 
 def _options(resolution: int, crop: str, bucket_step: int | None) -> DataOptions:
@@ -299,15 +213,3 @@ def _told(verdict: Verdict) -> str:
     word = verdict.picture if verdict.accepted and verdict.kind == "picture" else ""
     said = "taken in" if verdict.accepted else f"refused: {verdict.reason}"
     return f"{verdict.name}: " + "; ".join([f"{said} as {word}" if word else said, *verdict.notes])
-
-
-def _taken_back(back: Any, said: str, as_json: bool) -> None:
-    if as_json:
-        emit(back)
-        return
-    if not back.what:
-        typer.echo("there is nothing to take back" if said == "taken back" else "there is nothing to do again")
-        return
-    typer.echo(f"{said}: {back.what}")
-    for name in back.left:
-        typer.echo(f"{name}: left as it is, for it was changed since")
