@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from tuner.errors import TunerError
-from webui.html import render
 from webui.jobs.queue import Queue
 from webui.views.monitor import Seen
 from webui.workspace import Workspace
 
-from . import monitor, start
+from . import compare, monitor, photos, results, start, train, tryit
 from .desk import COMPARE, PHOTOS, RUNS, START, TRAIN, Desk, Shared, run_picker
 from .events import fault, nothing
 
@@ -20,71 +20,160 @@ TICK_S = 1.5
 """Between two looks at the run and the queue; each costs some milliseconds where nothing changed."""
 _LOOKS = 4
 """Looks of several open pages at once."""
+_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+_REMEMBERED = "tuner"
+_NO_SECRET = "what a browser keeps here is no secret, and has to outlive the server"
+MONITOR, RESULTS, TRY = "monitor", "results", "try"
+
+
+@dataclass(frozen=True, slots=True)
+class Screens:
+    """What the clock and a visit's beginning fill."""
+
+    start: start.Start
+    photos: photos.Photos
+    train: train.Train
+    monitor: monitor.Monitor
+    results: results.Panel
+    tryit: tryit.TryIt
+    compare: compare.Compare
 
 
 def build(workspace: Workspace) -> gr.Blocks:
     """Every screen of a workspace, as one page."""
     desk = Desk(workspace, Queue(workspace))
     with gr.Blocks(title="tuner", analytics_enabled=False) as page:
-        timer = gr.Timer(TICK_S)
-        listed = gr.State("")
+        memory = gr.BrowserState({}, storage_key=_REMEMBERED, secret=_NO_SECRET)
         with gr.Tabs(selected=START, elem_id="tabs") as tabs:
-            run = gr.Dropdown(
-                label="Run", choices=desk.run_choices(), filterable=True, elem_id="run", render=False, min_width=240
-            )
-            shared = Shared(tabs, run, timer)
+            run = gr.Dropdown(label="Run", choices=desk.run_choices(), elem_id="run", render=False, min_width=240)
+            shared = Shared(tabs, run, gr.Timer(TICK_S))
             with gr.Tab("Start", id=START):
                 starting = start.build(desk, shared)
+            with gr.Tab("Photos", id=PHOTOS):
+                dropping = photos.build(desk, shared)
+            with gr.Tab("Train", id=TRAIN) as train_tab:
+                training = train.build(desk, shared)
             with gr.Tab("Runs", id=RUNS):
                 run.render()
                 with gr.Tabs(elem_id="run-tabs"):
-                    with gr.Tab("Monitor", id="monitor"):
+                    with gr.Tab("Monitor", id=MONITOR):
                         watching = monitor.build(desk, shared)
-
-        def tick(run_id: str | None, seen: Seen | None, before: str) -> Any:
-            listing = start.show(desk)
-            try:
-                shown = monitor.show(desk, run_id, seen)
-            except TunerError:  # said when the run was chosen; a clock that says it again and again helps nobody
-                shown = nothing(len(watching.outputs))
-            return (gr.skip(), before, *shown) if listing == before else (listing, listing, *shown)
-
-        timer.tick(
-            tick,
-            [run, watching.seen, listed],
-            [starting.listing, listed, *watching.outputs],
-            show_progress="hidden",
-            trigger_mode="once",
-            concurrency_limit=_LOOKS,
-            api_visibility="private",
+                    with gr.Tab("Results", id=RESULTS):
+                        having = results.build(desk, shared)
+                    with gr.Tab("Try it", id=TRY):
+                        trying = tryit.build(desk, shared)
+            with gr.Tab("Compare", id=COMPARE) as compare_tab:
+                comparing = compare.build(desk)
+        screens = Screens(starting, dropping, training, watching, having, trying, comparing)
+        _clock(desk, shared, screens)
+        _run_chosen(desk, shared, screens)
+        _visit(desk, page, shared, screens, memory)
+        compare_tab.select(lambda: gr.update(choices=desk.run_choices()), None, comparing.runs, **_QUIET)
+        train_tab.select(
+            lambda chosen: gr.update(choices=train.sets(desk), value=chosen),
+            dropping.dataset,
+            training.dataset,
+            **_QUIET,
         )
 
-        def choose(run_id: str | None) -> Any:
-            try:
-                return monitor.show(desk, run_id, None)
-            except TunerError as error:
-                raise fault(error) from error
-
-        run.change(choose, run, watching.outputs, show_progress="hidden", api_visibility="private")
-
-        def arrive(request: gr.Request) -> Any:
-            wanted = request.query_params.get("run")
-            choices = [name for _, name in desk.run_choices()]
-            picked = run_picker(desk, wanted)
-            listing = start.show(desk)
-            return (
-                gr.Tabs(selected=RUNS) if wanted in choices else gr.skip(),
-                picked,
-                listing,
-                listing,
-                *monitor.show(desk, picked["value"], None),
-            )
-
-        page.load(
-            arrive,
-            None,
-            [tabs, run, starting.listing, listed, *watching.outputs],
-            show_progress="hidden",
-            api_visibility="private",
-        )
     return page
+
+
+def _clock(desk: Desk, shared: Shared, screens: Screens) -> None:
+    """Look again every now and then; what did not change is not sent."""
+    before = gr.State({})
+
+    def tick(run: str | None, seen: Seen | None, step: str | None, job: str | None, was: dict[str, str]) -> Any:
+        found = dict(was)
+        try:
+            found |= {
+                "start": start.show(desk),
+                "results": results.show(desk, run, step),
+                "drawn": tryit.show(desk, job),
+            }
+            shown = monitor.show(desk, run, seen)
+        except TunerError:  # said when it was chosen; a clock that says it again and again helps nobody
+            shown = nothing(len(screens.monitor.outputs))
+        parts = [gr.skip() if found.get(key) == was.get(key) else found[key] for key in ("start", "results", "drawn")]
+        return (*parts, found, *shown)
+
+    shared.timer.tick(
+        tick,
+        [shared.run, screens.monitor.seen, screens.results.step, screens.tryit.job, before],
+        [screens.start.listing, screens.results.page, screens.tryit.page, before, *screens.monitor.outputs],
+        trigger_mode="once",
+        concurrency_limit=_LOOKS,
+        **_QUIET,
+    )
+
+
+def _run_chosen(desk: Desk, shared: Shared, screens: Screens) -> None:
+    def choose(run: str | None) -> Any:
+        try:
+            return _of_run(desk, run)
+        except TunerError as error:
+            raise fault(error) from error
+
+    shared.run.change(choose, shared.run, _run_outputs(screens), **_QUIET)
+
+
+def _run_outputs(screens: Screens) -> list[Any]:
+    trying = screens.tryit
+    return [
+        screens.results.page, screens.results.step, trying.prompt, trying.checkpoint, trying.job, trying.page,
+        *screens.monitor.outputs,
+    ]  # fmt: skip
+
+
+def _of_run(desk: Desk, run: str | None) -> Any:
+    job = tryit.latest(desk, run)
+    return (
+        results.show(desk, run, None), None, *tryit.choices(desk, run), job, tryit.show(desk, job),
+        *monitor.show(desk, run, None),
+    )  # fmt: skip
+
+
+def _visit(desk: Desk, page: gr.Blocks, shared: Shared, screens: Screens, memory: gr.BrowserState) -> None:
+    """What a page shows when it opens: the run of the address, else what this browser looked at last."""
+
+    def arrive(kept: Any, request: gr.Request) -> Any:
+        known = kept if isinstance(kept, dict) else {}
+        asked = request.query_params.get("run")
+        runs = [name for _, name in desk.run_choices()]
+        picked = run_picker(desk, asked or known.get("run"))
+        tab = RUNS if asked in runs else known.get("tab")
+        sets = photos.choices(desk)
+        ids = [one for _, one in sets]
+        chosen = known.get("dataset") if known.get("dataset") in ids else (ids[0] if ids else None)
+        draft = known.get("draft")
+        return (
+            gr.Tabs(selected=tab) if tab in (START, PHOTOS, TRAIN, RUNS, COMPARE) else gr.skip(),
+            picked,
+            start.show(desk),
+            gr.update(choices=sets, value=chosen),
+            *photos.show(desk, chosen, photos.WHOLE),
+            *train.opened(desk, draft if isinstance(draft, str) else train.NEW, chosen),
+            *_of_run(desk, picked["value"]),
+        )
+
+    page.load(
+        arrive,
+        memory,
+        [
+            shared.tabs, shared.run, screens.start.listing, screens.photos.dataset, *screens.photos.outputs,
+            *screens.train.outputs, *_run_outputs(screens),
+        ],
+        **_QUIET,
+    )  # fmt: skip
+
+    def remember(kept: Any, run: str | None, dataset: str | None, draft: str | None) -> Any:
+        return {**(kept if isinstance(kept, dict) else {}), "run": run, "dataset": dataset, "draft": draft}
+
+    watched = [shared.run, screens.photos.dataset, screens.train.draft]
+    gr.on([one.change for one in watched], remember, [memory, *watched], memory, **_QUIET)
+
+    def turned(kept: Any, event: gr.SelectData) -> Any:
+        names = {"Start": START, "Photos": PHOTOS, "Train": TRAIN, "Runs": RUNS, "Compare": COMPARE}
+        return {**(kept if isinstance(kept, dict) else {}), "tab": names.get(str(event.value), START)}
+
+    shared.tabs.select(turned, memory, memory, **_QUIET)

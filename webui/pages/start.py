@@ -11,24 +11,14 @@ import gradio as gr
 from webui.html import render
 from webui.jobs import words as commands
 from webui.jobs.job import Job
-from webui.views import words
 from webui.views.recent import recent
 
+from . import telling
 from .desk import PHOTOS, RUNS, Desk, Shared, free_run, run_picker
 from .events import CLICKS, guarded, told
 
 SHOWN_S = 3600.0
 """Jobs that ended longer ago are not shown here; their runs are."""
-_TONES = {"running": "live", "done": "good", "failed": "bad", "interrupted": "bad"}
-_STATES = {
-    "queued": "waiting",
-    "running": "running",
-    "done": "done",
-    "failed": "failed",
-    "stopped": "stopped",
-    "interrupted": "interrupted",
-    "cancelled": "taken out",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +66,11 @@ def show(desk: Desk) -> str:
     """The queue and the recent runs, as HTML."""
     now = time.time()
     jobs = [job for job in desk.queue.jobs(limit=30) if not job.ended or now - (job.finished or 0) < SHOWN_S]
-    return render(
-        "recent.html", jobs=[_job(job, now) for job in jobs], runs=recent(desk.workspace.runs)
-    )
+    return render("recent.html", jobs=[_job(job) for job in jobs], runs=recent(desk.workspace.runs))
 
 
-def _job(job: Job, now: float) -> dict[str, Any]:
-    since = words.ago(now - (job.finished or job.started or job.created))
-    told_of = f"{_STATES[job.state]} since {since.removesuffix(' ago')}" if not job.ended else f"{job.reason or since}"
-    return {
-        "id": job.id,
-        "title": job.title,
-        "told": words.one_line(told_of, 300),
-        "tone": _TONES.get(job.state, ""),
-        "word": _STATES[job.state],
+def _job(job: Job) -> dict[str, Any]:
+    return telling.told(job) | {
         "run": job.run if job.trains and not job.ended else None,
         "cancel": job.state == "queued",
         "stop": job.state == "running",

@@ -1,0 +1,39 @@
+"""The Compare screen: curves, recipes and samples of several runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gradio as gr
+from markupsafe import Markup
+
+from webui.html import render
+from webui.views.compare import MOST_RUNS
+from webui.views.compare import compare as compared
+
+from .desk import Desk
+from .events import guarded
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    runs: gr.Dropdown
+
+
+def build(desk: Desk) -> Compare:
+    """Lay the screen out and wire it."""
+    runs = gr.Dropdown(
+        desk.run_choices(), value=[], multiselect=True, max_choices=MOST_RUNS, label="Runs", elem_id="compared"
+    )
+    page = gr.HTML(render("compare.html", comparison=None), elem_id="comparison")
+
+    @guarded
+    def show(names: list[str]) -> str:
+        if len(names) < 2:
+            return render("compare.html", comparison=None)
+        found = compared([desk.workspace.run(name) for name in names])
+        charts = [Markup(panel.svg()) for panel in found.panels]  # made by an escaping template of ours
+        return render("compare.html", comparison=found, charts=charts)
+
+    runs.change(show, runs, page, api_visibility="private")
+    return Compare(runs)
