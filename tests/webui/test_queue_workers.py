@@ -283,6 +283,24 @@ def test_a_worker_waits_out_a_busy_file(queue, monkeypatch, capfd):
     assert queue.job(job.id).state == "done"
 
 
+def test_a_job_that_comes_while_a_worker_goes_is_done(queue):
+    queue.workers = Nobody(queue.workspace)
+
+    class Late(Worker):
+        """Is given a job when it has stopped looking, but still holds the lock."""
+
+        made: str | None = None
+
+        def _work(self) -> None:
+            super()._work()
+            self.made = self.made or queue.add("export", "late", act(say({}))).id
+
+    worker = Late(queue.workspace, "cpu", Habits(0.3, 0.02, 1, PROGRAM))
+    assert worker.go()
+    assert worker.made is not None
+    assert queue.job(worker.made).state == "done"
+
+
 def test_a_worker_ends_when_idle_and_another_comes_with_the_next_job(queue):
     ended(queue, queue.add("export", "a", act(say({}))).id)
     first = until(lambda: holder(queue.workspace, "cpu"))
@@ -362,7 +380,8 @@ def test_standing_streams_are_files(queue):
 
 def test_one_call_starts_the_usual_worker(workspace):
     assert ensure_worker(workspace, "none")
-    until(lambda: holder(workspace, "none"))
+    pid = until(lambda: holder(workspace, "none"))
+    assert os.getsid(pid) == pid  # a Ctrl-C in the server's terminal does not reach it
     assert not ensure_worker(workspace, "none")
     assert Queue(workspace).workers is workers_of(workspace)
     dismiss(workers_of(workspace))

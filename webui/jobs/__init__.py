@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import words
-from .devices import devices
+from .hardware import devices
 from .job import ENDED, STATES, UNFINISHED, Job
 from .launch import Workers, ensure_worker
 from .queue import Queue

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tuner import atomic
 from tuner.status import Status, is_alive
 
-from .devices import with_program
+from .hardware import with_program
 from .rows import with_state
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from webui.workspace import UnknownId, fresh_id
 
 from . import admission, rows, stopping
 from .database import writing
-from .devices import check, devices
+from .hardware import check, devices
 from .job import ENDED, LOG, RESULT, UNFINISHED, Job
 from .launch import Workers, workers_of
 from .reconcile import PATIENCE_S, answer, last_lines, lives, reconcile

@@ -22,7 +22,7 @@ from tuner.lock import Lock
 from webui.workspace import Workspace
 
 from .database import writing
-from .devices import environment
+from .hardware import environment
 from .job import Job
 from .launch import lock_file, worker_log
 from .reconcile import reconcile
