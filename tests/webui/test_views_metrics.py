@@ -222,7 +222,7 @@ def test_every_number_has_its_chart():
     found = {panel.key: [line.name for line in panel.lines] for panel in panels(dict.fromkeys(names, one))}
     assert list(found)[:4] == ["loss", "lr", "parts", "levels"]
     assert found["loss"] == ["each interval", "smoothed", "validation"]
-    assert found["lr"] == ["lr", "text encoder"]
+    assert found["lr"] == ["Learning rate", "text encoder"]
     assert found["parts"] == ["instance", "prior"]
     assert found["levels"] == ["level 0", "level 1"]
     assert {"metric:loss_scale", "metric:grad_norm", "metric:it_s"} <= set(found)

@@ -59,7 +59,8 @@ def _together(curves: Mapping[str, Curve], key: str, title: str, names: Sequence
     starts = {"lr": "lr_", "parts": "loss_", "levels": "validation_loss/"}
     lines = []
     for name in sorted(names):
-        called = name.removeprefix(starts.get(key, "")).replace("_", " ")
+        own = name.removeprefix(starts.get(key, "")).replace("_", " ")
+        called = title if name == "lr" or len(names) == 1 else own
         look = "dots" if key == "levels" else "plain"
         lines.append(Line(one_line(called, 40), decimate(curves[name].points(), most), look))
     return Panel(key, title, tuple(lines), _latest(curves, names[0]) if len(names) == 1 else "")

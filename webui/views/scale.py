@@ -107,7 +107,16 @@ def _label(value: float, gap: float) -> str:
         digits += 1
     if digits <= 4 and abs(value) < 1e5:
         return f"{value:.{digits}f}"
-    return f"{value:.4g}"
+    return _with_exponent(value, gap)
+
+
+def _with_exponent(value: float, gap: float) -> str:
+    """'9.5e-5', as exact as the ticks are apart."""
+    apart = math.floor(math.log10(gap) + 1e-9)
+    finer = round(gap / 10.0**apart, 6) % 1 > 0  # ticks 2.5 apart
+    digits = min(max(math.floor(math.log10(abs(value)) + 1e-9) - apart, 0) + finer, 4)
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
 
 
 def step_label(step: float) -> str:
@@ -115,7 +124,7 @@ def step_label(step: float) -> str:
     for size, letter in ((1e6, "M"), (1e4, "k")):
         if abs(step) >= size:
             return f"{step / (1e3 if letter == 'k' else size):.4g}{letter}"
-    return f"{step:.0f}"
+    return f"{step:,.0f}"
 
 
 def described(points: Sequence[tuple[float, float]]) -> str:

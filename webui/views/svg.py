@@ -14,6 +14,8 @@ from .words import one_line
 
 Points = Sequence[tuple[float, float]]
 """(step, value) in order of the steps; a value that is not finite is a gap."""
+Places = Sequence[tuple[float, float] | None]
+"""(across, down) from 0 to 1 of each point; None for a gap."""
 TONES = ("#2f6fde", "#c2571a", "#2b8a57", "#9a4fc0", "#b58900", "#c2255c", "#0b8793", "#6b7280")
 """Colours of lines where the page sets no `--chart-1` ... `--chart-8`; each is legible on white and on near-black."""
 _SIDE = 1000
@@ -118,31 +120,38 @@ def _drawn(line: Line, tone: int, across: Scale, up: Scale) -> _Drawn:
         (across.place(step), 1 - up.place(value)) if up.holds(value) and drawable(step) else None
         for step, value in line.points
     ]
-    dots = [place for place in places if place is not None] if line.look == "dots" else []
+    alone = _alone(places)
+    marked = {"dots": range(len(places)), "plain": alone}.get(line.look, ())
+    dots = [place for n in marked if (place := places[n]) is not None]
     return _Drawn(
         name=one_line(line.name, 60),
         look=line.look,
         tone=(tone - 1) % len(TONES) + 1,
         colour=TONES[(tone - 1) % len(TONES)],
         dash="6 4" if (tone - 1) // len(TONES) % 2 else "",
-        path=_path(places),
+        path=_path(places, alone),
         dots=tuple((_percent(x), _percent(y)) for x, y in dots),
         data=" ".join(f"{step:.0f},{value:.6g}" for step, value in line.points if drawable(step)),
         words=described([point for point in line.points if drawable(point[1]) and drawable(point[0])]),
     )
 
 
-def _path(places: Sequence[tuple[float, float] | None]) -> str:
+def _alone(places: Places) -> list[int]:
+    """Which places stand between two gaps, so that no line leads through them."""
+    around = [None, *places, None]
+    return [n for n, place in enumerate(places) if place and around[n] is None and around[n + 2] is None]
+
+
+def _path(places: Places, alone: Sequence[int]) -> str:
     """SVG's path through the places; a gap begins it anew, and a place alone becomes a dot."""
     parts: list[str] = []
-    begun = False
+    begun, lonely = False, set(alone)
     for n, place in enumerate(places):
         if place is None:
             begun = False
             continue
         x, y = (f"{_SIDE * part:.1f}" for part in place)
-        alone = not begun and (n + 1 == len(places) or places[n + 1] is None)
-        parts.append(f"{'L' if begun else 'M'}{x} {y}" + ("h0" if alone else ""))
+        parts.append(f"{'L' if begun else 'M'}{x} {y}" + ("h0" if n in lonely else ""))
         begun = True
     return "".join(parts)
 
