@@ -18,9 +18,9 @@ from tuner.parts import Choice
 from tuner.recipe import Recipe
 from tuner.recipe_file import Reading, read_text
 from tuner.wording import quoted
-from tuner.yaml_text import parse
 
 from . import schema_walk as walk
+from . import yaml_spans as spans
 from .fields import Field, Form, form, order, start_of
 from .rewriting import CannotEditError, rewrite, same
 
@@ -138,8 +138,8 @@ def revise(text: str, wanted: Mapping[str, Any], said: Mapping[Path, str] | None
 
 
 def _tree(text: str) -> dict[str, Any]:
-    """Raises: RecipeError."""
-    document = parse(text)
+    """Its values, not to be changed. Raises: RecipeError."""
+    document = spans.document(text)
     if document.faults:
         raise RecipeError([f"line {fault.place.line}: {fault.text}" for fault in document.faults])
     if document.value is not None and not isinstance(document.value, dict):

@@ -131,7 +131,8 @@ class _Maker:
             self.add(family(dotted, info, part, default), chosen(node), key_of(default), given=node is not None)
         elif walk.takes_null(info.annotation):
             self.add(switch(dotted, info), node is not None or None, False, given=node is not None)
-        if member is None or (node is None and default is None):
+        can_be_off = chooses or walk.takes_null(info.annotation)
+        if member is None or (can_be_off and node is None and default is None):
             return []
         return self.inside(member, node, path, default)
 
@@ -161,6 +162,8 @@ class _Maker:
     def entries(self, dotted: str, info: FieldInfo, kind: type[Part], node: Any) -> None:
         """A group for each entry of a list; a list that may be left out begins with its switch."""
         listed = node if isinstance(node, list) else [] if node is None else [node]
+        if not listed and info.is_required():
+            listed = [None]  # where its kind is chosen
         if not info.is_required():
             self.add(switch(dotted, info), node is not None or None, False, given=node is not None)
             if not listed:
@@ -169,7 +172,7 @@ class _Maker:
         for number, entry in enumerate(listed):
             here = f"{dotted}.{number}"
             if issubclass(kind, Family):
-                self.add(family(here, info, kind, None), chosen(entry), None, given=True)
+                self.add(family(here, info, kind, None), chosen(entry), None, given=entry is not None)
             member = walk.member_of(kind, entry)
             later = self.inside(member, entry, (*path, number), None) if member is not None else []
             count = f" {number + 1}" if len(listed) > 1 else ""

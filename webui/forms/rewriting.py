@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml.nodes import MappingNode, Node
 
-from tuner.yaml_text import parse
-
 from . import yaml_render as render
 from . import yaml_spans as spans
 from .rewriter import CannotEditError, Rewriter, same
@@ -39,7 +37,7 @@ def rewrite(
 
     Raises: CannotEditError where the text has faults, or is written in a way that cannot be followed.
     """
-    document = parse(text)
+    document = spans.document(text)
     if document.faults:
         fault = document.faults[0]
         raise CannotEditError(
@@ -75,7 +73,7 @@ def _begun(text: str, wanted: Mapping[str, Any], root: Node | None) -> str:
 
 
 def _checked(made: str, wanted: Mapping[str, Any]) -> str:
-    document = parse(made)
+    document = spans.document(made)
     if document.faults and "larger than" in document.faults[0].text:
         raise CannotEditError("the recipe would be too long", "make its lists and texts shorter")
     if document.faults or not same(document.value, wanted):

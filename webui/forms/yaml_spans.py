@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from tuner.yaml_text import Document, parse
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _COMMENT = re.compile(r"(?P<gap>[ \t]+)(?P<comment>#[^\r\n]*)")
+
+
+@lru_cache(maxsize=8)
+def document(text: str) -> Document:
+    """What a text holds, read once however many look at it; not to be changed."""
+    return parse(text)
 
 
 def compose(text: str) -> Node | None:
