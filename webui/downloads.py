@@ -94,6 +94,11 @@ def _places(run: Path) -> list[tuple[int | None, Path]]:
     return places
 
 
+def address(run: str, step: int | None, name: str) -> str:
+    """Where a file of a run is downloaded: `name` in `adapter/`, or in that of the save at `step`."""
+    return f"/download/run/{quote(run, safe='')}/{_what(step, name)}"
+
+
 def _what(step: int | None, name: str) -> str:
     return hashlib.sha256(f"{'' if step is None else step}/{name}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
@@ -103,10 +108,9 @@ def _download(run: str, path: Path, step: int | None) -> Download:
     kind, label = _told(path, facts.st_mtime_ns, facts.st_size)
     # the name of a word's file is the word itself, in other tools' prompts
     suffix = "" if step is None or kind == "textual_inversion" else f"-step-{step}"
-    what = _what(step, path.name)
     return Download(
-        what=what,
-        url=f"/download/run/{quote(run, safe='')}/{what}",
+        what=_what(step, path.name),
+        url=address(run, step, path.name),
         label=label,
         filename=f"{path.stem}{suffix}{path.suffix}",
         path=path,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
+import tempfile
+import threading
 import unicodedata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from tuner.errors import StorageError
+from tuner.errors import StorageError, TunerError
 
 from . import downloads, listed
 from .downloads import TYPES
@@ -17,7 +22,6 @@ from .workspace import UnknownId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from starlette.requests import Request
 
@@ -60,11 +64,37 @@ def routes(workspace: Workspace) -> list[Route]:
         found = downloads.find(workspace, _part(request, "run"), _part(request, "what"))
         return _attachment(found.path if found else None, found.filename if found else "", request)
 
+    exporting = threading.Lock()
+
+    def dataset_zip(request: Request) -> Response:
+        from tuner.dataset import Dataset
+        from tuner.dataset.export import export
+
+        dataset = Dataset(workspace.dataset(_part(request, "dataset")))
+        name = dataset.contents().name
+        if not exporting.acquire(blocking=False):
+            return PlainTextResponse(
+                "another dataset is being packed; try again soon", 429, {"Retry-After": "5"}
+            )
+        folder = tempfile.mkdtemp(prefix="export-")
+        gone = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            made = export(dataset, Path(folder) / "dataset.zip")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            exporting.release()
+        return FileResponse(
+            made.path, 200, {"Cache-Control": "no-store"}, TYPES[".zip"], gone, filename=safe_name(f"{name}.zip")
+        )
+
     paths: dict[str, Callable[[Request], Response]] = {
         "/media/thumb/{dataset}/{picture}": thumb,
         "/media/picture/{dataset}/{picture}": picture,
         "/media/sample/{run}/{step}/{index}": sample,
         "/media/job/{job}/{name}": job_picture,
+        "/download/dataset/{dataset}": dataset_zip,
         "/download/job/{job}/{name}": job_file,
         "/download/run/{run}/{what}": run_file,
     }
@@ -79,6 +109,8 @@ def _answering(handler: Callable[[Request], Response]) -> Callable[[Request], Re
             return PlainTextResponse(error.message, 404)
         except StorageError as error:
             return PlainTextResponse(error.message, 503)
+        except TunerError as error:
+            return PlainTextResponse(error.message, 422)
         except FileNotFoundError:  # deleted since it was listed
             return _nothing()
 

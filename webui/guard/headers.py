@@ -58,8 +58,11 @@ class _Dressed:
         if message["type"] == "http.response.start":
             rule = self.scope.get("tuner.rule")
             kind = rule.policy if rule is not None else "inert"
+            whole = message["status"] == 200 and self.scope["method"] == "GET"
+            if kind == "page" and not whole:
+                kind = "inert"
             dressed = {**message, "headers": _with(message.get("headers", ()), kind)}
-            if kind == "page" and message["status"] == 200 and self.scope["method"] == "GET":
+            if kind == "page":
                 self.held = dressed
             else:
                 await self.send(dressed)

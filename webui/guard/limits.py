@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .asgi import App, Message, Receive, Scope, Send
 
 PATH_BYTES, QUERY_BYTES, HEADER_BYTES, HEADERS = 2048, 4096, 16 << 10, 64
-IDLE_S = 20.0
+IDLE_S = 30.0
 """The longest pause within a body."""
 GRACE_S, BYTES_PER_S = 20.0, 8 << 10
 """After the grace a body must have come in at least at this mean rate, or it never ends."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from .. import media
+from .. import media, uploads
 from . import login
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _DAY = {"Cache-Control": "public, max-age=86400"}
 
 
 def routes(workspace: Workspace, door: login.Door | None) -> list[BaseRoute]:
-    return [*login.routes(door), *media.routes(workspace), *_small()]
+    return [*login.routes(door), *media.routes(workspace), *uploads.routes(workspace), *_small()]
 
 
 def _small() -> list[Route]:

@@ -31,8 +31,8 @@ def page(scripts: Iterable[str]) -> str:
     allowed = " ".join(f"'sha256-{digest(script)}'" for script in scripts)
     return (
         f"default-src 'none'; script-src 'self' 'unsafe-eval' {allowed}; style-src 'self' 'unsafe-inline'; "
-        "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; manifest-src 'self'; "
-        "worker-src 'self' blob:; form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
+        "img-src 'self' data:; font-src 'self'; connect-src 'self'; manifest-src 'self'; form-action 'self'; "
+        "base-uri 'self'; frame-ancestors 'none'"
     )
 
 

@@ -20,8 +20,8 @@ Policy = Literal["page", "login", "asset", "inert"]
 FORM_BYTES = 8 << 10
 EVENT_BYTES = 1 << 20
 """A page's event: its fields' values. The longest is a recipe, of 256 KB at most."""
-UPLOAD_BYTES = (2 << 30) + (1 << 20)
-"""One picture or one archive a request, and the form around it."""
+UPLOAD_BYTES = 4 << 30
+"""One picture or one archive. What may really be sent is less, and `uploads.py` says so with a reason."""
 
 _SEGMENTS: Mapping[str, str] = {
     "dataset": r"[0-9a-f]{16}",
@@ -33,7 +33,7 @@ _SEGMENTS: Mapping[str, str] = {
     "step": r"[0-9]{1,9}",
     "index": r"[0-9]{1,4}",
     "session_hash": r"[A-Za-z0-9_-]{1,64}",
-    "path": r"[A-Za-z0-9_-][A-Za-z0-9._@-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._@-]*){0,8}",
+    "path": r"[A-Za-z0-9_-][A-Za-z0-9._@-]{0,127}(?:/[A-Za-z0-9_-][A-Za-z0-9._@-]{0,127}){0,6}",
 }
 """What may stand for a path's parameter. Each is looked up afterwards; this only keeps nonsense from getting so far."""
 
@@ -87,8 +87,7 @@ GRADIO: Sequence[Rule] = (
     Rule(GET, "/assets/{path:path}", "asset"),
     Rule(GET, "/static/{path:path}", "asset"),
     Rule(GET, "/theme.css", "asset"),
-    Rule(GET_ALONE, "/config"),
-    Rule(GET_ALONE, "/gradio_api/startup-events"),
+    Rule(GET_ALONE, "/gradio_api/app_id"),
     Rule(GET_ALONE, "/gradio_api/heartbeat/{session_hash}"),
     Rule(GET_ALONE, "/gradio_api/queue/data"),
     Rule(POST, "/gradio_api/queue/join", body=EVENT_BYTES),
@@ -97,7 +96,9 @@ GRADIO: Sequence[Rule] = (
 """Gradio's, as far as its page needs them; found by watching it."""
 
 DENIED: Mapping[str, str] = {
-    "/config/": "one spelling is enough",
+    "/config": "stands in the page",
+    "/config/": "stands in the page",
+    "/gradio_api/startup-events": "they run when the server starts",
     "/gradio_api/user": "our own login knows one user",
     "/gradio_api/user/": "our own login knows one user",
     "/gradio_api/login_check": "our own login",
@@ -105,8 +106,8 @@ DENIED: Mapping[str, str] = {
     "/gradio_api/token": "our own login",
     "/gradio_api/token/": "our own login",
     "/login/": "our own login",
-    "/gradio_api/app_id": "not asked for by the page",
-    "/gradio_api/app_id/": "not asked for by the page",
+    "/logout": "ours takes a POST: a link shall log nobody out",
+    "/gradio_api/app_id/": "one spelling is enough",
     "/gradio_api/dev/reload": "for developers of a page",
     "/svelte/{path:path}": "custom components, which we have none of",
     "/gradio_api/custom_component/{id}/{environment}/{type}/{file_name}": "custom components, which we have none of",

@@ -6,11 +6,13 @@ import asyncio
 import importlib
 import logging
 import os
+import shutil
 import socket
 import tempfile
 import webbrowser
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from gradio.routes import App as GradioApp
 
     from .asgi import App
+
+    Page = tuple[gr.Blocks, Mapping[str, Any]]
 
 QUEUE = 256
 """Events of pages that may wait; beyond that a page is told to try again."""
@@ -143,6 +147,7 @@ def settle(workspace: Workspace, port: int) -> Path:
     """
     place = workspace.root / "ui" / str(port)
     empty, scratch = place / "empty", place / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a predecessor that was killed; whoever has the port has the folder
     with atomic.storage(place, "cannot make"):
         for folder in (empty, scratch):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -167,7 +172,7 @@ def build(
     *,
     door: login.Door | None = None,
     own_address: bool = False,
-    page: tuple[gr.Blocks, Mapping[str, Any]] | None = None,
+    page: Callable[[], Page] | None = None,
 ) -> Built:
     """The whole app.
 
@@ -175,17 +180,34 @@ def build(
         allowed: the names that the server answers to.
         door: the login, if there is one.
         own_address: see `hosts.TrustedHosts`.
-        page: the page, with `theme`, `css`, `head` and `js` for it; that of `webui.pages` if None.
+        page: makes the page, with `theme`, `css`, `head` and `js` for it; that of `webui.pages` if None.
     """
-    import gradio as gr
     from fastapi import FastAPI
 
-    blocks, looks = page or _page(workspace)
+    parent = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    parent.router.routes.extend(own.routes(workspace, door))
+    # within a loop, for Gradio otherwise makes one after the other and closes none
+    blocks, looks = asyncio.run(_mounted(parent, page or partial(_page, workspace)))
+    mounted = gradio_app(parent)
+
+    def stop() -> None:
+        mounted.stop_event.set()
+        blocks.is_running = False
+
+    scripts = policy.OwnScripts(_template(), str(looks.get("head") or ""))
+    return Built(
+        inner=parent, stop=stop, app=wall(parent, hosts=allowed, own_address=own_address, door=door, scripts=scripts)
+    )
+
+
+async def _mounted(parent: FastAPI, page: Callable[[], Page]) -> Page:
+    """Gradio's app at `/`, behind our own routes."""
+    import gradio as gr
+
+    blocks, looks = page()
     blocks.queue(max_size=QUEUE, api_open=False)
     blocks.max_threads = THREADS
     blocks.delete_cache = CACHE_S
-    parent = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    parent.router.routes.extend(own.routes(workspace, door))
     gr.mount_gradio_app(
         parent,
         blocks,
@@ -201,19 +223,10 @@ def build(
         mcp_server=False,
         **looks,
     )
-    mounted = gradio_app(parent)
-
-    def stop() -> None:
-        mounted.stop_event.set()
-        blocks.is_running = False
-
-    scripts = policy.OwnScripts(_template(), str(looks.get("head") or ""))
-    return Built(
-        inner=parent, stop=stop, app=wall(parent, hosts=allowed, own_address=own_address, door=door, scripts=scripts)
-    )
+    return blocks, looks
 
 
-def _page(workspace: Workspace) -> tuple[gr.Blocks, Mapping[str, Any]]:
+def _page(workspace: Workspace) -> Page:
     pages, look = (importlib.import_module(f"webui.{name}") for name in ("pages", "pages.look"))
     return pages.build(workspace), look.launch_options()
 
