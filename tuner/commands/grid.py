@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError
-from ..grid_axes import STRENGTHS, parse_axis
 from .arguments import AsJson
 from .generate import parse_size
 from .output import emit
@@ -65,12 +64,11 @@ def grid(
 ) -> int:
     """Draw a grid of pictures over two settings from the same noise, such as --x strength=0,0.5,1 --y seed=0,1,2."""
     from ..drawing import parse_adapter
+    from ..grid_axes import STRENGTHS, check_size, parse_axis
 
     if x is None:
         raise UsageError("nothing says what varies", "give --x, such as --x strength=0,0.5,1")
     across, down = parse_axis(x), parse_axis(y, "--y") if y is not None else None
-    from ..grid_axes import check_size
-
     check_size(across, down)
     strong = parse_adapter(adapter) if adapter is not None else None
     strength = strong.strength if strong and str(strong.path) != str(Path(adapter or "").expanduser()) else None
