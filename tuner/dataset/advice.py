@@ -20,9 +20,9 @@ FEW = 5
 """Below this many pictures, a subject is learned with its background (Ruiz et al. 2022 use 3 to 5)."""
 MANY_PAIRS = 2000
 """Up to this many pictures each is held against each."""
-BLURRED = 0.5
+BLURRED = 0.4
 """Sharpness below which a picture looks blurred at 512 pixels. Photos that were taken with care have 1.5 to 3.5; a
-Gaussian of one pixel leaves 0.4 to 0.8 of it, one of two at most 0.3."""
+Gaussian of one pixel leaves 0.4 to 0.7 of it, one of two at most 0.2."""
 
 Kind = Literal["few", "alike", "near_duplicates", "blurred", "small", "cropped", "no_caption", "same_caption"]
 
@@ -49,7 +49,7 @@ def advise(pictures: Sequence[Picture], captions: Mapping[str, str], data: DataO
     if not pictures:
         return []
     found = [*_number(pictures), *_likeness(pictures), *_captions(pictures, captions)]
-    blurred = [one for one in pictures if 0 < one.sharpness < BLURRED]
+    blurred = [one for one in pictures if one.sharpness < BLURRED]
     if blurred:
         text = f"{_these(blurred)} blurred: the model learns the blur, too. Use a sharper picture where you have one."
         found.append(Advice("blurred", text, _ids(blurred)))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from .. import wording
 from ..data import buckets, images
 from ..data.scan import MAX_ENLARGED, MIN_KEPT
 from ..errors import UsageError
@@ -46,7 +45,7 @@ def options(resolution: int, crop: str = "buckets", bucket_step: int | None = No
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        said = wording.sentence(first["type"], first["msg"], first["input"], first.get("ctx", {}))
+        said = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"{place}: {said}" if place else said, "as in the data section of a recipe") from None
 
 

@@ -72,9 +72,9 @@ def intake_paths(dataset: Dataset, paths: Iterable[Path], limits: Limits | None 
 
 
 def _files(path: Path) -> Iterator[tuple[Path, str]]:
-    """The files of a folder with their names from there on, or the one file. Links are not followed."""
+    """The files of a folder with their names from there on, or the one file. Links in a folder are not followed."""
     if not path.is_dir():
-        yield path, path.name
+        yield path.resolve(), path.name
         return
     for where, folders, files in os.walk(path):
         folders.sort()
@@ -191,7 +191,7 @@ def _bytes(member: Member, limits: Limits) -> bytes | Verdict:
     label = names.display(member.name)
     reason = names.why_not(member.name)
     if names.kind(member.name) == "system":
-        reason = "a file that a system left there, and not a picture"
+        reason = "a hidden file, or one that a system left there"
     if reason:
         return Verdict(label, accepted=False, reason=reason)
     try:

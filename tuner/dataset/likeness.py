@@ -20,6 +20,8 @@ MAX_BITS = 10
 """Pictures whose 64-bit hashes differ in more bits are not alike."""
 MAX_TINY = 12.0
 """Nor are those whose 8 x 8 pictures differ by more levels (of 255) on average."""
+_ROUNDING = 1 / 12
+"""Variance of what rounding to whole levels adds to a pixel."""
 
 
 def dhash(image: Image.Image) -> str:
@@ -39,7 +41,7 @@ def sharpness(image: Image.Image) -> float:
     """The variance of the Laplacian over the variance of the first differences, at 512 pixels.
 
     The first alone would call every plain picture blurred; the quotient asks whether the edges that there are, are
-    sharp. 0 for a picture of one colour.
+    sharp. What rounding to 8 bits adds to each is taken off. 1 for a picture of one colour.
     """
     import numpy as np
 
@@ -48,7 +50,8 @@ def sharpness(image: Image.Image) -> float:
     gray = np.asarray(small.convert("L"), dtype=np.float32)
     laplacian = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * gray[1:-1, 1:-1]
     slopes = float(np.square(np.diff(gray, axis=0)).mean() + np.square(np.diff(gray, axis=1)).mean())
-    return float(laplacian.var()) / slopes if slopes else 0.0
+    slopes -= 2 * _ROUNDING * 2
+    return max(0.0, float(laplacian.var()) - _ROUNDING * 20) / slopes if slopes > 0 else 1.0
 
 
 def distances(pictures: Sequence[Picture]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
