@@ -309,6 +309,13 @@ def test_a_huge_line_is_cut(run, size):
     assert log.tail(run.log_file).lines[0].text.endswith("…")
 
 
+def test_a_line_whose_start_is_not_read_is_left_out(run):
+    LineWriter(run.log_file).append([f"2026-11-21T17:02:00 {i} " + "x" * 5000 for i in range(100)])
+    found = log.tail(run.log_file)
+    assert 40 < len(found.lines) < 60
+    assert all(line.time for line in found.lines)
+
+
 def test_no_token_is_shown(run):
     run.log_file.write_text("x" * 980 + "hf_" + "A1" * 20 + "\n")
     assert "A1A1" not in log.tail(run.log_file).text
