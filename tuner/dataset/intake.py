@@ -117,7 +117,8 @@ def _unpack(dataset: Dataset, name: str, path: Path, limits: Limits) -> list[Ver
             notes = [f"{count(taken, 'picture')} of {count(len(files.members), 'file')} taken in"]
             if files.system:
                 notes.append(f"{count(len(files.system), 'hidden file')} left out: {some(files.system, 5)}")
-            return [Verdict(label, accepted=taken > 0, notes=tuple(notes), kind="zip"), *verdicts]
+            reason = "" if taken else "no picture in it can be used"
+            return [Verdict(label, accepted=taken > 0, reason=reason, notes=tuple(notes), kind="zip"), *verdicts]
     except DataError as error:
         return land(dataset, dataset.incoming, [beside.refusal(label, error, "zip")])
 
