@@ -151,6 +151,19 @@ def test_no_more_names_are_held_than_a_page_can_show(tmp_path, monkeypatch):
     assert reader.oddities.names == 2
 
 
+def test_a_curve_without_end_is_kept_thin_with_its_peaks(monkeypatch):
+    monkeypatch.setattr(metrics, "MOST_KEPT", 1000)
+    made = Curve()
+    for step in range(20_000):
+        made.put(step, 9.0 if step == 777 else 1.0)
+    points = made.points()
+    assert 500 <= len(points) <= 1000
+    assert (points[0][0], points[-1][0]) == (0, 19_999)
+    assert (777, 9.0) in points
+    made.put(100, 5.0)
+    assert made.points()[-1] == (100, 5.0)
+
+
 # Thinning
 
 POINTS = st.lists(st.one_of(st.floats(-1e9, 1e9), st.sampled_from([math.nan, math.inf, -math.inf])), max_size=400).map(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -185,6 +187,12 @@ def test_a_list_that_came_within_the_tick_of_a_look_is_seen(run):
     shutil.copy(run.samples / "10" / "index.jsonl", place / "index.jsonl")
     os.utime(place, ns=(now, now))
     assert [row.step for row in matrix(run.path).rows] == [20, 10, 0]
+
+
+def test_what_was_seen_can_be_kept_between_two_looks(run):
+    settle(run)
+    seen = monitor(run.path).seen
+    assert not monitor(run.path, pickle.loads(pickle.dumps(copy.deepcopy(seen)))).changed
 
 
 def test_what_was_seen_of_another_run_counts_for_nothing(run, tmp_path):

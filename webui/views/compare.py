@@ -76,11 +76,14 @@ def compare(runs: Sequence[Path], readers: Readers = READERS) -> Comparison:
     trees = [recipe.flat(run) for run in chosen]
     notes += [f"{name}: its recipe cannot be read" for name, tree in zip(names, trees, strict=True) if not tree]
     known = [tree for tree in trees if tree]
+    numbers = [readers.numbers(run) for run in chosen]
+    unread = [name for name, (_, more) in zip(names, numbers, strict=True) if more]
+    notes += [f"{name}: its numbers are many, and not all are read yet" for name in unread]
     tables = [matrix(run) for run in chosen]
     samples, said = _samples(tables)
     return Comparison(
         tuple(_run(run) for run in chosen),
-        _panels(names, [readers.numbers(run) for run in chosen]),
+        _panels(names, [curves for curves, _ in numbers]),
         _differences(trees) if len(known) > 1 else (),
         samples,
         (*notes, *said),

@@ -6,8 +6,9 @@ import json
 import math
 from array import array
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .files import NOTHING, Mark, mark
 from .words import number
@@ -28,8 +29,13 @@ MOST_NAMES = 200
 """Curves of one run; a run of ours has some ten."""
 LAST_STEP = 10**15
 """No run has so many steps."""
+MOST_KEPT = 100_000
+"""Points of a curve that are kept in memory; beyond it the curve is thinned to half of that, its peaks kept."""
 MOST_POINTS = 500
 """Points of a curve that is drawn."""
+
+
+_Step = TypeVar("_Step", int, float)
 
 
 class Curve:
@@ -53,8 +59,11 @@ class Curve:
             del self.steps[place:], self.values[place:]
         self.steps.append(step)
         self.values.append(value)
+        if len(self.steps) > MOST_KEPT:
+            kept = decimate(self.points(), MOST_KEPT // 2)
+            self.steps, self.values = array("q", (step for step, _ in kept)), array("d", (value for _, value in kept))
 
-    def points(self) -> list[tuple[float, float]]:
+    def points(self) -> list[tuple[int, float]]:
         return list(zip(self.steps, self.values, strict=True))
 
 
@@ -167,7 +176,7 @@ class MetricsReader:
         self.curves[name].put(step, math.nan if found is None else found)
 
 
-def decimate(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]]:
+def decimate(points: Sequence[tuple[_Step, float]], most: int = MOST_POINTS) -> list[tuple[_Step, float]]:
     """At most `most` of the points (3 or more): both ends, and the least and the greatest of every stretch between.
 
     A stretch without a finite value keeps one gap, so that the line still breaks there.

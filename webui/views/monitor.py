@@ -84,12 +84,12 @@ class Readers:
             identity = hash((reader.look(), reader.behind, reader.total))
             return identity, None if identity == known else _told(reader)
 
-    def numbers(self, run: Path) -> dict[str, Curve]:
-        """The numbers by name, copied: the reader's own go on growing."""
+    def numbers(self, run: Path) -> tuple[dict[str, Curve], bool]:
+        """The numbers by name, copied as the reader's own go on growing; and whether there are more to read."""
         lock, reader = self._of(run)
         with lock:
             reader.look()
-            return copy.deepcopy(reader.curves)
+            return copy.deepcopy(reader.curves), reader.behind
 
     def _of(self, run: Path) -> tuple[threading.Lock, MetricsReader]:
         with self._guard:
