@@ -16,8 +16,9 @@ import psutil
 import pytest
 from queue_parts import ACT, QUICK, STAND_IN, Nobody, act, dismiss, ended, kill_worker, python, running, say, until
 
+from tuner.lock import Lock
 from webui.jobs import Queue, Workers, database, ensure_worker, reconcile
-from webui.jobs.launch import holder, worker_log, workers_of
+from webui.jobs.launch import holder, lock_file, worker_log, workers_of
 from webui.jobs.reconcile import UNCLAIMED_S
 from webui.jobs.worker import Habits, Worker
 from webui.workspace import Workspace
@@ -283,6 +284,40 @@ def test_a_worker_waits_out_a_busy_file(queue, monkeypatch, capfd):
     assert queue.job(job.id).state == "done"
 
 
+def test_a_second_worker_leaves_the_first_alone(queue):
+    queue.workers = Nobody(queue.workspace)
+    job = queue.add("generate", "a", act(say({})))
+    second = Worker(queue.workspace, "cpu", Habits(0.3, 0.02, 1, PROGRAM))
+    with Lock(lock_file(queue.workspace, "cpu")):
+        assert not second.go()
+        assert queue.job(job.id).state == "queued"
+    assert second.go()
+    assert queue.job(job.id).state == "done"
+
+
+def test_a_device_has_one_job_at_a_time_whoever_takes_them(queue):
+    queue.workers = Nobody(queue.workspace)
+    first, second = (queue.add("generate", name, act("")) for name in "ab")
+    worker = Worker(queue.workspace, "cpu", Habits())
+    taken = worker._take()
+    assert taken is not None
+    assert taken.id == first.id
+    assert worker._take() is None
+    row(queue, first.id, state="done")
+    assert (worker._take() or first).id == second.id
+
+
+def test_a_worker_rests_between_looks(queue):
+    """Also when its own child has ended and the file was busy, so that nobody has seen to that yet."""
+    worker = Worker(queue.workspace, "cpu", Habits(poll_s=0.2))
+    with subprocess.Popen([sys.executable, "-c", ""]) as over:
+        over.wait()
+        worker._child = ("0" * 16, over)
+        began = time.monotonic()
+        worker._wait()
+        assert time.monotonic() - began >= 0.2
+
+
 def test_a_job_that_comes_while_a_worker_goes_is_done(queue):
     queue.workers = Nobody(queue.workspace)
 
@@ -325,6 +360,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, "tests/webui")
 from queue_parts import ACT, QUICK, STAND_IN, act
+from tuner.lock import Lock
 from webui.jobs import Queue, Workers
 from webui.workspace import Workspace
 workspace = Workspace.open(Path(sys.argv[1]))

@@ -107,11 +107,12 @@ class Worker:
         return True
 
     def _take(self) -> Job | None:
-        """Mark the first queued job as running; it has no pid until its process claims it."""
+        """Mark the first queued job as running, if none is; it has no pid until its process claims it."""
         with writing(self.workspace.database) as connection:
             row = connection.execute(
-                "UPDATE job SET state='running', started=?, pid=NULL, pid_create_time=NULL WHERE id=("
-                "SELECT id FROM job WHERE state='queued' AND device=? ORDER BY place, created, id LIMIT 1) RETURNING *",
+                "UPDATE job SET state='running', started=?1, pid=NULL, pid_create_time=NULL WHERE id=("
+                "SELECT id FROM job WHERE state='queued' AND device=?2 ORDER BY place, created, id LIMIT 1) "
+                "AND NOT EXISTS (SELECT 1 FROM job WHERE state='running' AND device=?2) RETURNING *",
                 (time.time(), self.device),
             ).fetchone()
         return Job.from_row(row) if row is not None else None
