@@ -44,9 +44,10 @@ def build(workspace: Workspace) -> gr.Blocks:
     desk = Desk(workspace, Queue(workspace))
     with gr.Blocks(title="tuner", analytics_enabled=False) as page:
         memory = gr.BrowserState({}, storage_key=_REMEMBERED, secret=_NO_SECRET)
+        timer = gr.Timer(TICK_S)
+        run = gr.Dropdown(label="Run", choices=desk.run_choices(), elem_id="run", render=False, min_width=240)
         with gr.Tabs(selected=START, elem_id="tabs") as tabs:
-            run = gr.Dropdown(label="Run", choices=desk.run_choices(), elem_id="run", render=False, min_width=240)
-            shared = Shared(tabs, run, gr.Timer(TICK_S))
+            shared = Shared(tabs, run, timer)
             with gr.Tab("Start", id=START):
                 starting = start.build(desk, shared)
             with gr.Tab("Photos", id=PHOTOS):

@@ -12,7 +12,7 @@ from webui.views.compare import MOST_RUNS
 from webui.views.compare import compare as compared
 
 from .desk import Desk
-from .events import guarded
+from .events import guarded, panel
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ def build(desk: Desk) -> Compare:
     runs = gr.Dropdown(
         desk.run_choices(), value=[], multiselect=True, max_choices=MOST_RUNS, label="Runs", elem_id="compared"
     )
-    page = gr.HTML(render("compare.html", comparison=None), elem_id="comparison")
+    page = panel(render("compare.html", comparison=None), elem_id="comparison")
 
     @guarded
     def show(names: list[str]) -> str:

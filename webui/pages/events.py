@@ -36,6 +36,11 @@ element.addEventListener('change', (event) => {
 """A field `data-edit="..."` sends its id and its value once it is left."""
 
 
+def panel(value: str = "", *, elem_id: str | None = None, js_on_load: str | None = None) -> gr.HTML:
+    """HTML of our own templates, in our own style."""
+    return gr.HTML(value, elem_id=elem_id, js_on_load=js_on_load, apply_default_css=False)
+
+
 def told(event: gr.EventData, key: str) -> str:
     """One text of an event. It comes from a browser, so it may be anything; what is no text counts as none."""
     data = getattr(event, "_data", None)

@@ -18,7 +18,7 @@ from webui.views.monitor import MonitorView, Seen, monitor
 from webui.views.state import Head
 
 from .desk import Desk, Shared
-from .events import guarded, nothing
+from .events import guarded, nothing, panel
 
 _ORDER = ("resume", "stop", "stop-now", "save", "sample")
 
@@ -41,7 +41,7 @@ class Monitor:
 
 def build(desk: Desk, shared: Shared) -> Monitor:
     """Lay the screen out and wire its buttons."""
-    head = gr.HTML(elem_id="run-head")
+    head = panel(elem_id="run-head")
     with gr.Row(elem_id="run-buttons"):
         buttons = {
             name: gr.Button(
@@ -54,7 +54,7 @@ def build(desk: Desk, shared: Shared) -> Monitor:
             )
             for name in _ORDER
         }
-    samples, charts, log = (gr.HTML(elem_id=name) for name in ("samples", "charts", "log"))
+    samples, charts, log = (panel(elem_id=name) for name in ("samples", "charts", "log"))
     made = Monitor(head, buttons, samples, charts, log, gr.State())
 
     def asking(command: str) -> Any:

@@ -11,6 +11,8 @@ from tuner.dataset.editing import Edited, Prefix, Replace, Suffix, Trigger
 from tuner.errors import UsageError
 from webui.html import render
 
+from .events import panel
+
 if TYPE_CHECKING:
     from tuner.dataset.editing import Edit
 
@@ -51,7 +53,7 @@ def build() -> Edits:
         first = gr.Textbox(label="Text", placeholder="sks", max_length=500, elem_id="edit-first")
         second = gr.Textbox(label="with", max_length=500, visible=False, elem_id="edit-second")
         button = gr.Button("Change them", elem_id="edit-apply", min_width=130)
-    preview = gr.HTML(elem_id="edit-preview")
+    preview = panel(elem_id="edit-preview")
 
     def fields(chosen: str) -> tuple[Any, Any]:
         finding = chosen == _FIND

@@ -17,7 +17,7 @@ from webui.html import render
 
 from . import photo_edits
 from .desk import TRAIN, Desk, Shared
-from .events import CLICKS, EDITS, guarded, told
+from .events import CLICKS, EDITS, guarded, panel, told
 
 DROPPED = "window.tunerDropzone(element, () => trigger('upload', {}));"
 """The page's script sends the files; afterwards the grid is asked for anew."""
@@ -45,7 +45,7 @@ def build(desk: Desk, shared: Shared) -> Photos:
         dataset = gr.Dropdown(choices(desk), label="Set of photos", elem_id="dataset", scale=3)
         name = gr.Textbox(label="New set", placeholder="my dog", max_length=100, elem_id="set-name", scale=2)
         new = gr.Button("New set", elem_id="new-set", scale=1, min_width=110)
-    drop = gr.HTML(elem_id="drop", js_on_load=DROPPED)
+    drop = panel(elem_id="drop", js_on_load=DROPPED)
     with gr.Accordion("Change many captions at once", open=False, elem_id="bulk"):
         edits = photo_edits.build()
     with gr.Row():
@@ -55,8 +55,8 @@ def build(desk: Desk, shared: Shared) -> Photos:
         undo = gr.Button("Undo", elem_id="undo", min_width=90)
         redo = gr.Button("Redo", elem_id="redo", min_width=90)
         train = gr.Button("Train on these", variant="primary", elem_id="train-these", min_width=160)
-    grid = gr.HTML(elem_id="grid", js_on_load=CLICKS + EDITS)
-    words = gr.HTML(elem_id="words")
+    grid = panel(elem_id="grid", js_on_load=CLICKS + EDITS)
+    words = panel(elem_id="words")
     made = Photos(dataset, drop, grid, words)
 
     @guarded
@@ -67,6 +67,10 @@ def build(desk: Desk, shared: Shared) -> Photos:
     @guarded
     def look(chosen: str | None, at: str) -> Any:
         return show(desk, chosen, at)
+
+    @guarded
+    def arrived(chosen: str | None, at: str) -> Any:
+        return gr.update(choices=choices(desk), value=chosen), *show(desk, chosen, at)
 
     @guarded
     def edit(chosen: str, at: str, event: gr.EventData) -> Any:
@@ -112,7 +116,8 @@ def build(desk: Desk, shared: Shared) -> Photos:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     here = [dataset, side]
     gr.on([new.click, name.submit], create, name, [dataset, name, *made.outputs], **quiet)
-    gr.on([dataset.change, side.change, drop.upload], look, here, made.outputs, **quiet)
+    gr.on([dataset.change, side.change], look, here, made.outputs, **quiet)
+    drop.upload(arrived, here, [dataset, *made.outputs], **quiet)
     grid.edit(edit, here, made.outputs, **quiet)
     grid.click(act, here, [dataset, *made.outputs], **quiet)
     undo.click(turning(editing.undo), here, made.outputs, **quiet)

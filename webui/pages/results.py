@@ -18,7 +18,7 @@ from webui.views.results import Results, Saved, results
 
 from . import telling
 from .desk import Desk, Shared
-from .events import CLICKS, guarded, told
+from .events import CLICKS, guarded, panel, told
 
 KINDS = ("package", "publish", "eval")
 """Jobs that belong to this screen."""
@@ -38,10 +38,10 @@ class Panel:
 
 def build(desk: Desk, shared: Shared) -> Panel:
     """Lay the screen out and wire its buttons."""
-    page = gr.HTML(elem_id="results", js_on_load=CLICKS)
+    page = panel(elem_id="results", js_on_load=CLICKS)
     step = gr.State()
     with gr.Accordion("Publish to the Hugging Face Hub", open=False, elem_id="publish"):
-        gr.HTML(render("publish.html"))
+        panel(render("publish.html"))
         with gr.Row(equal_height=True):
             repo = gr.Textbox(label="Name there", placeholder="your-name/my-dog", max_length=96, elem_id="repo")
             private = gr.Checkbox(label="Private: only you see it", value=True, elem_id="private")

@@ -15,7 +15,7 @@ from webui.views.recent import recent
 
 from . import telling
 from .desk import PHOTOS, RUNS, Desk, Shared, free_run, run_picker
-from .events import CLICKS, guarded, told
+from .events import CLICKS, guarded, panel, told
 
 SHOWN_S = 3600.0
 """Jobs that ended longer ago are not shown here; their runs are."""
@@ -30,20 +30,20 @@ class Start:
 
 def build(desk: Desk, shared: Shared) -> Start:
     """Lay the screen out and wire its buttons."""
-    gr.HTML(render("start.html"), elem_id="hero")
+    panel(render("start.html"), elem_id="hero")
     with gr.Row():
         demo = gr.Button("Try the demo (2 minutes, no download)", variant="primary", elem_id="demo")
         new = gr.Button("New training", elem_id="new")
-    listing = gr.HTML(elem_id="recent", js_on_load=CLICKS)
+    listing = panel(elem_id="recent", js_on_load=CLICKS)
 
     @guarded
-    def try_demo() -> tuple[Any, Any, str]:
+    def try_demo() -> tuple[Any, Any, Any]:
         name = free_run(desk.workspace, "demo")
         desk.queue.add("quickstart", "The demo", commands.quickstart(desk.workspace.runs / name))
         return gr.Tabs(selected=RUNS), run_picker(desk, name), show(desk)
 
     @guarded
-    def act(event: gr.EventData) -> tuple[Any, Any, str]:
+    def act(event: gr.EventData) -> tuple[Any, Any, Any]:
         done, name = told(event, "do"), told(event, "id")
         if done == "open":
             return gr.Tabs(selected=RUNS), run_picker(desk, desk.workspace.run(name).name), gr.skip()

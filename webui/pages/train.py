@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from tuner.errors import RecipeError
+from tuner.errors import RecipeError, TunerError
 from webui.forms import basics as asking
 from webui.forms import document
 from webui.forms.basics import HELP, Basics, Pictures
@@ -15,13 +15,14 @@ from webui.forms.check import check
 from webui.forms.drafts import Drafts, ago
 from webui.forms.methods import methods
 from webui.forms.quality import QUALITIES
+from webui.forms.told import told as told_by
 from webui.html import render
 from webui.jobs import words as commands
 from webui.workspace import UnknownId
 
 from . import recipe_form
 from .desk import RUNS, Desk, Shared, free_run, run_picker
-from .events import CLICKS, EDITS, guarded, told
+from .events import CLICKS, EDITS, guarded, panel, told
 
 NEW = ""
 """Id of a draft that is not kept yet."""
@@ -84,18 +85,18 @@ def build(desk: Desk, shared: Shared) -> Train:
                 label="What kind of thing", info=HELP["subject"], placeholder="dog", max_length=80, elem_id="class"
             )
             name = gr.Textbox(label="Name", info=HELP["name"], placeholder="my dog", max_length=80, elem_id="name")
-    said = gr.HTML(elem_id="answers-said", js_on_load=CLICKS)
+    said = panel(elem_id="answers-said", js_on_load=CLICKS)
     with gr.Row():
         look = gr.Button("Check", elem_id="check")
         start = gr.Button("Start", variant="primary", elem_id="start")
         queue = gr.Button("Queue behind the others", elem_id="queue")
-    card = gr.HTML(elem_id="plan")
+    card = panel(elem_id="plan")
     with gr.Row(elem_id="recipe-row"):
         with gr.Column(scale=3, min_width=320):
             text = gr.Code(language="yaml", label="Recipe", lines=22, max_lines=36, interactive=True, elem_id="yaml")
-            problems = gr.HTML(elem_id="problems")
+            problems = panel(elem_id="problems")
         with gr.Column(scale=4, min_width=320):
-            fields = gr.HTML(elem_id="fields", js_on_load=CLICKS + EDITS)
+            fields = panel(elem_id="fields", js_on_load=CLICKS + EDITS)
     page = Train(
         draft, (method, practice, dataset, trigger, subject, quality, name), text, gr.State(""), said, problems,
         fields, card,
@@ -253,9 +254,20 @@ def _made(desk: Desk, answers: Basics) -> str | None:
 def _answered(desk: Desk, chosen: str, text: str, made: str, answers: Basics) -> Any:
     """New answers make a new text, but for one that was edited by hand, which stays until its owner lets it go."""
     new = _made(desk, answers)
-    if new is None or (text.strip() and text != made):
+    if new is None or _by_hand(desk, text, made):
         return gr.skip(), gr.skip(), _said(desk, answers, text, made), *_following(desk, chosen, text, answers)
     return new, new, _said(desk, answers, new, new), *_following(desk, chosen, new, answers)
+
+
+def _by_hand(desk: Desk, text: str, made: str) -> bool:
+    """Whether somebody edited a text: no answers make it, neither those of the page nor those that it tells itself."""
+    if not text.strip() or text.strip() == made.strip():
+        return False
+    try:
+        answers = told_by(text)
+        return answers is None or (_made(desk, answers) or "").strip() != text.strip()
+    except TunerError:
+        return True
 
 
 def _said(desk: Desk, answers: Basics, text: str, made: str) -> str:
@@ -269,7 +281,7 @@ def _said(desk: Desk, answers: Basics, text: str, made: str) -> str:
         notes=asking.notes(answers),
         outcome=outcome,
         photos=bool(answers.dataset),
-        by_hand=bool(text.strip()) and text != made,
+        by_hand=_by_hand(desk, text, made),
     )
 
 

@@ -17,7 +17,7 @@ from webui.views.results import results
 
 from . import telling
 from .desk import Desk, Shared
-from .events import guarded
+from .events import guarded, panel
 
 FINAL = "final"
 _NO_AXIS = "nothing"
@@ -68,7 +68,7 @@ def build(desk: Desk, shared: Shared) -> TryIt:
             y_values = gr.Textbox(label="Values", placeholder=_HELP["seed"], max_length=2000, elem_id="y-values")
         draw_grid = gr.Button("Draw the grid", elem_id="draw-grid")
     draw = gr.Button("Draw", variant="primary", elem_id="draw")
-    page = gr.HTML(elem_id="drawn")
+    page = panel(elem_id="drawn")
     job = gr.State()
     made = TryIt(page, job, prompt, checkpoint)
     said = [shared.run, prompt, negative, checkpoint, seed, steps, guidance]
