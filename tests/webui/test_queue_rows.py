@@ -65,6 +65,22 @@ def test_words_can_name_the_files_that_the_job_owns(queue):
     assert file.read_text(encoding="utf-8") == "task: finetune # é\n"
 
 
+def test_the_folder_is_there_when_its_words_are_made(queue):
+    def words(folder):
+        (folder / "files").mkdir()
+        return act("", str(folder))
+
+    made = queue.add("package", "x", words)
+    assert (queue.folder(made.id) / "files").is_dir()
+
+    def broken(folder):
+        raise UsageError("no such save")
+
+    with pytest.raises(UsageError, match="no such save"):
+        queue.add("package", "x", broken)
+    assert leftovers(queue) == [made.id]
+
+
 def test_only_its_owner_can_read_the_queue(queue):
     queue.add("export", "x", act(""))
     assert stat.S_IMODE(queue.workspace.database.stat().st_mode) == 0o600
@@ -89,7 +105,7 @@ def test_the_list_can_be_narrowed(queue):
     assert [job.id for job in queue.waiting("none")] == [send.id]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=st.lists(st.tuples(st.integers(0, 4), st.integers(-7, 7)), max_size=5))
 def test_moving_is_moving_in_a_list(tmp_path_factory, moves):
     workspace = Workspace.open(tmp_path_factory.mktemp("moves"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import sqlite3
 import subprocess
@@ -16,7 +17,10 @@ import psutil
 import pytest
 from queue_parts import ACT, QUICK, STAND_IN, Nobody, act, dismiss, ended, kill_worker, python, running, say, until
 
+from tuner.control import Control
+from tuner.errors import UsageError
 from tuner.lock import Lock
+from tuner.status import Status, write_status
 from webui.jobs import Queue, Workers, database, ensure_worker, reconcile
 from webui.jobs.launch import holder, lock_file, worker_log, workers_of
 from webui.jobs.reconcile import UNCLAIMED_S
@@ -211,6 +215,30 @@ def test_a_job_that_does_not_stop_is_killed_with_its_children(queue):
     until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
 
 
+@pytest.mark.parametrize(
+    ("state", "now", "asked"),
+    [("training", False, "stop"), ("sampling", True, "stop-now"), ("caching", False, None), ("starting", True, None)],
+)
+def test_a_run_of_the_command_line_is_stopped_too(queue, state, now, asked):
+    """While it makes ready it looks at no commands: a signal is what it heeds."""
+    queue.workers = Nobody(queue.workspace)
+    place = queue.workspace.runs / "dog-1"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        born = psutil.Process(other.pid).create_time()
+        status = Status("dog-1", state, host=platform.node(), pid=other.pid, pid_create_time=born)
+        write_status(place / "status.json", status)
+        queue.stop_run("dog-1", now=now)
+        if asked is None:
+            assert other.wait(60) == -signal.SIGTERM
+        else:
+            assert other.poll() is None
+            other.communicate(b"\n", timeout=60)
+    assert Control(place).take() == ([asked] if asked else [])
+    for run in ("dog-1", "cat-1"):
+        with pytest.raises(UsageError, match="not running|no such run"):
+            queue.stop_run(run)
+
+
 def test_of_two_processes_for_one_job_one_becomes_it(queue):
     queue.workers = Nobody(queue.workspace)
     trace = queue.workspace.root / "trace"
@@ -360,7 +388,10 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, "tests/webui")
 from queue_parts import ACT, QUICK, STAND_IN, act
+from tuner.control import Control
+from tuner.errors import UsageError
 from tuner.lock import Lock
+from tuner.status import Status, write_status
 from webui.jobs import Queue, Workers
 from webui.workspace import Workspace
 workspace = Workspace.open(Path(sys.argv[1]))

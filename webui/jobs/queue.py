@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner import atomic
 from tuner.errors import UsageError
+from tuner.status import LIVE, read_status
 from webui.workspace import UnknownId, fresh_id
 
 from . import admission, rows, stopping
@@ -57,8 +58,8 @@ class Queue:
         Args:
             kind: what it is for, in a word.
             title: for people.
-            words: the arguments of `tuner`, with `--json`; or what makes them from the job's own folder, for words
-                that name a file there.
+            words: the arguments of `tuner`, with `--json`; or what makes them from the job's own folder, which is there
+                by then, for words that name a file in it.
             device: one of `devices()`; auto takes the one with the least to do, never the CPU beside a GPU; none is
                 for what computes nothing.
             run: name of the run directory that it is about; a training's is read from its `--run-dir`.
@@ -71,16 +72,15 @@ class Queue:
         """
         name = fresh_id()
         folder = self.workspace.jobs / name
-        made = tuple(words(folder) if callable(words) else words)
-        admission.check_words(made)
-        admission.check_files(files or {})
-        run = admission.run_name(self.workspace, made, run)
-        job = Job(
-            name, kind, admission.check_title(title), made, self._device(device), "queued", 0.0, time.time(), run=run
-        )
         with atomic.storage(folder):
             folder.mkdir(mode=0o700)
         try:
+            made = tuple(words(folder) if callable(words) else words)
+            admission.check_words(made)
+            admission.check_files(files or {})
+            run = admission.run_name(self.workspace, made, run)
+            title = admission.check_title(title)
+            job = Job(name, kind, title, made, self._device(device), "queued", 0.0, time.time(), run=run)
             for file, text in (files or {}).items():
                 atomic.write(folder / file, text)
             job = self._insert(job, ahead=ahead)
@@ -152,6 +152,21 @@ class Queue:
         if lives(job):
             stopping.ask(self.workspace, job, now=now)
         return job
+
+    def stop_run(self, run: str, *, now: bool = False) -> None:
+        """Ask a run to end, whether it was begun here or on the command line: see `stop`.
+
+        Raises: UnknownId; UsageError where it neither runs nor waits.
+        """
+        path = self.workspace.run(run)
+        job = next((job for job in self.jobs(run=run, states=UNFINISHED) if job.trains), None)
+        if job is not None:
+            self.stop(job.id, now=now)
+            return
+        status = read_status(path / "status.json")
+        if status is None or status.state not in LIVE:
+            raise UsageError(f"{run} is not running", "reload the page")
+        stopping.ask_run(path, status, now=now)
 
     def kill(self, name: str) -> Job:
         """End a running job by force. A training goes on later from the last saved step.

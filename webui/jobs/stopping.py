@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,15 @@ from tuner import control
 from tuner.status import read_status
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tuner.status import Status
     from webui.workspace import Workspace
 
     from .job import Job
 
-_IN_STEPS = frozenset({"training", "saving"})
-"""States of a run in which it reads its control folder after the step at hand."""
+_IN_STEPS = frozenset({"training", "sampling", "saving"})
+"""States of a run that reads its control folder after the step at hand. Before, it throws away what lies there."""
 
 
 def ask(workspace: Workspace, job: Job, *, now: bool) -> None:
@@ -30,11 +34,23 @@ def ask(workspace: Workspace, job: Job, *, now: bool) -> None:
     if job.trains and job.run is not None:
         path = workspace.runs / job.run
         status = read_status(path / "status.json")
-        # The words of an earlier process of this run do not count: a command now would be thrown away as outdated.
         if status is not None and status.pid == job.pid and status.state in _IN_STEPS:
-            control.request(path, "stop-now" if now else "stop")
+            control.request(path, _command(now=now))
             return
     _send(job, signal.SIGTERM)
+
+
+def ask_run(path: Path, status: Status, *, now: bool) -> None:
+    """The same for a run that is no job of the queue; the caller knows that it lives. Raises: StorageError."""
+    if status.state in _IN_STEPS or status.pid is None or status.host != platform.node():
+        control.request(path, _command(now=now))
+        return
+    with contextlib.suppress(ProcessLookupError):  # it may share its process group with a terminal: only itself
+        os.kill(status.pid, signal.SIGTERM)
+
+
+def _command(*, now: bool) -> control.Command:
+    return "stop-now" if now else "stop"
 
 
 def end_by_force(job: Job) -> None:
