@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import atomic
 from .errors import UsageError
+from .grid_drawing import draw
 from .grid_sheet import GridSheet
-from .grids import draw
 from .png_file import write_picture
 
 if TYPE_CHECKING:

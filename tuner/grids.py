@@ -1,4 +1,4 @@
-"""Grids of pictures over two of checkpoint, strength, seed, prompt, guidance and steps: planned first, then drawn."""
+"""Grids of pictures over two of checkpoint, strength, seed, prompt, guidance and steps: what each cell will be."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from . import grid_axes
 from .errors import UsageError
-from .outcome import FINAL, adapter_folder, saved_steps
+from .outcome import FINAL, RESOLVED, adapter_folder, called, run_of, saved_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from PIL.Image import Image
-
-    from .backbones import DiffusionModel
     from .drawing import Drawing
     from .grid_axes import Axis, Value
     from .sampling import Shot
-    from .watch import Watcher
 
 ON_OR_OFF = (0.0, 1.0)
 """The strengths of an adapter that is on or off, such as a new word."""
@@ -226,11 +222,11 @@ def _drawing(
     """An adapter on the base that its run had, else on the one that it names, or that the user names."""
     from .drawing import Drawing, Strong
 
-    resolved = given / "resolved.yaml"
-    if base is None and backbone is None and resolved.is_file():
+    run = run_of(given)
+    if base is None and backbone is None and run is not None:
         from .recipe_file import load_recipe
 
-        own = load_recipe(resolved).backbone
+        own = load_recipe(run / RESOLVED).backbone
         return replace(Drawing.plan([Strong(place, 1.0)], own.model, device), backbone=own, chosen=False)
     # of a whole model whose base nobody names, any strength but 1 is refused there
     least = min(strengths, key=lambda strength: strength == 1)
@@ -239,7 +235,7 @@ def _drawing(
 
 def _checkpoint(run: Path, checkpoint: int | str) -> Path:
     """Raises: UsageError."""
-    if not (run / "checkpoints").is_dir() and not (run / "resolved.yaml").is_file():
+    if not (run / "checkpoints").is_dir() and not (run / RESOLVED).is_file():
         raise UsageError(f"{run} is not a run directory, so it has no checkpoints", "give the run itself to --adapter")
     try:
         return adapter_folder(run, None if checkpoint == FINAL else int(checkpoint))
@@ -277,98 +273,4 @@ def _names(worn: Weights, adapter: Path | None) -> tuple[str, ...]:
     """File names (never whole paths) and strengths."""
     if worn == BASE or adapter is None:
         return ()
-    name = adapter.resolve().name
-    of_step = "" if worn.checkpoint in (None, FINAL) else f"@{worn.checkpoint}"
-    return (f"{name}{of_step}:{worn.strength:g}",)
-
-
-def draw(grid: Grid, watcher: Watcher) -> Iterator[tuple[Cell, Image]]:
-    """Load the base once and draw cell by cell, the adapter's weights changed as seldom as can be.
-
-    A cell of strength 0 is drawn before any adapter was on the base, and cells that are drawn with the same weights and
-    settings are drawn once. Each picture is drawn alone: in a batch its last bits would depend on its neighbours.
-
-    Raises: DataError where an adapter does not fit the base; NumbersError where a picture is not finite.
-    """
-    from .drawing import load
-
-    model = load(next(iter(grid.drawings.values())), watcher)
-    worn = _Worn(model, grid, watcher)
-    by_weights: dict[Weights, dict[Shot, list[Cell]]] = {BASE: {}}
-    order = {checkpoint: place for place, checkpoint in enumerate(grid.drawings)}
-    for cell in sorted(grid.cells, key=lambda cell: order.get(cell.weights.checkpoint, 0)):
-        by_weights.setdefault(cell.weights, {}).setdefault(cell.shot, []).append(cell)
-    watcher.phase("drawing", len(grid.cells))
-    done = 0
-    for weights, by_shot in by_weights.items():
-        worn.change(weights)
-        for shot, picture in zip(by_shot, _paint(model, list(by_shot)), strict=True):
-            done += len(by_shot[shot])
-            watcher.progress(done)
-            for cell in by_shot[shot]:
-                yield cell, picture
-
-
-class _Worn:
-    """A base and which weights are on it."""
-
-    def __init__(self, model: DiffusionModel, grid: Grid, watcher: Watcher) -> None:
-        self.model, self.grid, self.watcher = model, grid, watcher
-        self.pipe: Any = model.pipeline()
-        self.now = BASE
-        self.take_off: Callable[[], None] = lambda: None
-        first = next(iter(grid.drawings.values()))
-        self.known = [fact["base_identity"] for fact in first.facts]
-        """Bases that adapters say they were trained on, compared with this one already."""
-
-    def change(self, to: Weights) -> None:
-        """Raises: DataError where the adapter does not fit."""
-        from .formats.load import put_in, set_strength
-
-        if to == self.now:
-            return
-        drawing = self.grid.drawings[to.checkpoint] if to != BASE else None
-        (adapter,) = (drawing.adapters if drawing else ()) or (None,)
-        same = self.now != BASE and to.checkpoint == self.now.checkpoint
-        if adapter and same and set_strength(self.pipe, adapter.path, NAME, to.strength):
-            self.now = to
-            return
-        self.take_off()
-        self.take_off, self.now = (lambda: None), BASE
-        if drawing and adapter:
-            self._check(drawing)
-            self.take_off = put_in(self.pipe, adapter.path, to.strength, NAME)
-        self.now = to
-
-    def _check(self, drawing: Drawing) -> None:
-        """Whether a checkpoint was trained on this base; the loading of the base has asked that of the first."""
-        from .drawing import check_identity
-
-        named = [fact["base_identity"] for fact in drawing.facts]
-        if any(identity not in self.known for identity in named):
-            check_identity(drawing, self.model, self.watcher)
-            self.known += named
-
-
-NAME = "grid"
-"""What the adapter is called in the pipeline."""
-
-
-def _paint(model: DiffusionModel, shots: Sequence[Shot]) -> Iterator[Image]:
-    """Draw shots one by one with the weights that are on; the prompts are read first, so that the text encoders, which
-    may be larger than the rest, visit the device once.
-    """
-    from .sampling import paint, read_ahead
-
-    if not shots:
-        return
-    device = next(model.denoiser.parameters()).device
-    try:
-        with model.at_hand(model.text_encoders, device):
-            for encoder in model.text_encoders.values():
-                encoder.eval()
-            read_ahead(model, shots, device)
-        for shot in shots:
-            yield from paint(model, [shot])
-    finally:
-        model.forget()
+    return (f"{called(adapter, worn.checkpoint)}:{worn.strength:g}",)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FINAL = "final"
 """What the adapter of a finished run is called beside its checkpoints' steps."""
+RESOLVED = "resolved.yaml"
+"""What every run directory holds."""
 _STEP = re.compile(r"0|[1-9][0-9]{0,11}", re.ASCII)
 
 
@@ -75,3 +77,28 @@ def title_of(run: Path, step: int | None) -> str:
     """What to call the outcome in a file's name."""
     name = run.resolve().name
     return name if step is None else f"{name}-{step}"
+
+
+def run_of(path: Path) -> Path | None:
+    """The run that a path is, or that saved the folder or file there; None where it is of no run."""
+    path = path.resolve()
+    folder = path.parent if path.is_file() else path
+    places = [folder]
+    if folder.name == "adapter":
+        places += [folder.parent, *([folder.parents[2]] if folder.parent.parent.name == "checkpoints" else [])]
+    return next((place for place in places if (place / RESOLVED).is_file()), None)
+
+
+def called(path: Path, checkpoint: int | str | None = None) -> str:
+    """What to call an adapter where pictures are told of: `dog`, `dog@200`, or the name of its file; never a path.
+
+    Args:
+        path: a run, its saved folder, or a file.
+        checkpoint: which save of a run; None says it with the path, or stands for the end.
+    """
+    run, path = run_of(path), path.resolve()
+    if run is None or path.is_file():
+        return path.name
+    if checkpoint is None and path.parent.parent.name == "checkpoints":
+        checkpoint = path.parent.name
+    return run.name if checkpoint in (None, FINAL) else f"{run.name}@{checkpoint}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,39 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
 from .hub_faults import TOKENS, HubError, endpoint, expected, explain, place, scrub
-from .outcome import adapter_folder, files_of, title_of
-from .package import CARD, check_files
+from .hub_token import find_token
+from .package import CARD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 
+    from .upload import Upload
     from .watch import Watcher
 
-LOGIN = f"log in with `hf auth login`, or set HF_TOKEN to a token with write access: {TOKENS}"
 PATHS_AT_ONCE = 100
-_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
-_FRONT = re.compile(r"\A---\r?\n(.*?\n)---\r?\n", re.DOTALL)
 _MB = 10**6
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """What is to be published, checked as far as it can be without the Hub."""
-
-    repo: str
-    """`owner/name`."""
-    folder: Path
-    title: str
-    files: tuple[Path, ...]
-    """Relative to `folder`, which are also their names on the Hub."""
-    size: int
-    """Bytes."""
-    licence: str
-    card: bytes
-    """The card as it is uploaded."""
-    public: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,100 +39,6 @@ class Published:
     licence: str
     files: tuple[dict[str, Any], ...]
     """`name`, `size` and `checked` (sha256 or git): what was compared besides the size."""
-
-
-def token_place() -> str | None:
-    """Where a token would be taken from, without asking anybody; None where there is none."""
-    from huggingface_hub import constants
-
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if os.environ.get(name, "").strip():
-            return name
-    stored = Path(constants.HF_TOKEN_PATH)
-    try:
-        return "hf auth login" if stored.is_file() and stored.read_text("utf-8").strip() else None
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def card_licence(card: str) -> str | None:
-    """The licence that a card's front matter names, if any."""
-    from .yaml_text import parse
-
-    front = _FRONT.match(card)
-    tree = parse(front[1]).value if front else None
-    found = tree.get("license") if isinstance(tree, dict) else None
-    if isinstance(found, list):
-        found = ", ".join(map(str, found))
-    return str(found).strip() or None if found is not None else None
-
-
-def prepare(
-    run: Path, repo: str, *, step: int | None = None, public: bool = False, licence: str | None = None
-) -> Upload:
-    """Check what can be checked here.
-
-    Args:
-        run: a run directory.
-        repo: `owner/name`.
-        step: take what this checkpoint saved instead of the final files.
-        public: whether everybody may see it.
-        licence: of the base, for a card that names none.
-
-    Raises: UsageError, DataError, StorageError.
-    """
-    check_name(repo)
-    folder = adapter_folder(run, step)
-    files = files_of(folder)
-    check_files(folder, files)
-    try:
-        text = (folder / CARD).read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{folder / CARD} is not UTF-8 text", "save it as UTF-8") from error
-    card, named = _with_licence(folder / CARD, text, licence)
-    size = sum((folder / path).stat().st_size for path in files)
-    return Upload(repo, folder, title_of(run, step), tuple(files), size, named, card.encode(), public)
-
-
-def check_name(repo: str) -> None:
-    """Raises: UsageError where the Hub would take no such name."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    if repo.count("/") != 1:
-        raise UsageError(f"{repo[:80]!r} is no repository", "write OWNER/NAME, such as anna/sks-dog")
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise UsageError(
-            f"{repo[:80]!r} cannot name a repository",
-            "letters, digits, -, _ and . are allowed, at most 96 of them, no -- or .. and none of these at an end",
-        ) from error
-
-
-def _with_licence(path: Path, text: str, licence: str | None) -> tuple[str, str]:
-    """The card with its licence. Raises: UsageError where there is none, or another one is named."""
-    named = card_licence(text)
-    if licence is not None and not _LICENCE.fullmatch(licence):
-        raise UsageError(
-            f"--license {licence[:60]!r} is no licence of the Hub's", "such as creativeml-openrail-m or other"
-        )
-    if named is None and licence is None:
-        raise UsageError(
-            f"{path} names no licence; that of the base model holds for what was trained from it",
-            "say which: --license creativeml-openrail-m for Stable Diffusion 1.5, --license other for most others",
-        )
-    if named is not None:
-        if licence not in (None, named):
-            raise UsageError(
-                f"{path} names the licence {named}, not {licence}", "leave out --license, or edit the card"
-            )
-        return text, named
-    assert licence is not None
-    front = _FRONT.match(text)
-    if front is None:
-        return f"---\nlicense: {licence}\n---\n\n{text}", licence
-    return f"{text[: front.end(1)]}license: {licence}\n{text[front.end(1) :]}", licence
 
 
 def publish(upload: Upload, watcher: Watcher, *, create_pr: bool = False) -> Published:
@@ -195,46 +79,28 @@ def publish(upload: Upload, watcher: Watcher, *, create_pr: bool = False) -> Pub
     )
 
 
-def find_token() -> str:
-    """The user's token. Raises: UsageError where there is none, or nothing may be sent at all."""
-    from huggingface_hub import constants, get_token
-
-    if constants.HF_HUB_OFFLINE:
-        raise UsageError(
-            "HF_HUB_OFFLINE is set, so nothing can be published", "unset it, then start the same command again"
-        )
-    try:
-        token = get_token()
-    except expected() as error:
-        raise HubError("the token that is stored here cannot be used", LOGIN) from error
-    if not token:
-        raise UsageError("there is no Hugging Face token on this machine", LOGIN)
-    if not (token.isascii() and token.isprintable() and " " not in token):
-        raise UsageError("the Hugging Face token on this machine is no token: it has characters that none has", LOGIN)
-    return token
-
-
 @contextmanager
 def _quiet_hub(watcher: Watcher, repo: str, token: str) -> Iterator[None]:
     """Within it the library shows no bars, its warnings go to the watcher, and its faults become ours."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
     level, hidden = logging.get_verbosity(), are_progress_bars_disabled()
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        logging.set_verbosity_error()
-        disable_progress_bars()
-        try:
+    heard: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            logging.set_verbosity_error()
+            disable_progress_bars()
             yield
-        except expected() as error:
-            raise explain(error, repo, token) from None  # the chain might hold the token in a request's headers
-        finally:
-            logging.set_verbosity(level)
-            if not hidden:
-                enable_progress_bars()
-    for warning in heard:
-        if issubclass(warning.category, UserWarning):
-            watcher.warn(scrub(" ".join(str(warning.message).split()), token))
+    except expected() as error:
+        raise explain(error, repo, token) from None  # the chain might hold the token in a request's headers
+    finally:
+        logging.set_verbosity(level)
+        if not hidden:
+            enable_progress_bars()
+        for warning in heard:
+            if issubclass(warning.category, UserWarning):
+                watcher.warn(scrub(" ".join(str(warning.message).split()), token))
 
 
 def _account(api: HfApi) -> str:

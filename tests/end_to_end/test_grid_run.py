@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from outcomes import trained
 from PIL import Image
 
-from tuner import drawing, grids
+from tuner import drawing, grid_drawing, toybox
 from tuner.cli import call
 from tuner.drawing import Drawing, Strong
 from tuner.errors import UsageError
@@ -41,7 +42,7 @@ def drawn(kind, x, y=None, **fixed):
     varied = {across.name, *([down.name] if down else [])}
     said = Fixed(**{key: value for key, value in settings.items() if key not in varied})
     grid = plan(across, down, said, adapter=trained(kind), device="cpu")
-    return {(cell.row, cell.column): (cell, pixels(picture)) for cell, picture in grids.draw(grid, Watcher())}
+    return {(cell.row, cell.column): (cell, pixels(picture)) for cell, picture in grid_drawing.draw(grid, Watcher())}
 
 
 KINDS = [
@@ -111,15 +112,30 @@ def test_a_word_is_there_or_not():
 
 
 @pytest.mark.slow
-def test_a_whole_model_without_its_base_is_drawn_as_it_is():
-    grid = plan(
-        parse_axis("seed=1,2"), None, Fixed(PROMPT, steps=2, size=(32, 32)), adapter=trained("full") / "adapter"
-    )
-    for cell, picture in grids.draw(grid, Watcher()):
-        planned = Drawing.plan([Strong(trained("full") / "adapter", 1.0)], None, "cpu")
+def test_a_whole_model_without_its_base_is_drawn_as_it_is(tmp_path):
+    folder = shutil.copytree(trained("full") / "adapter", tmp_path / "handed-over")
+    grid = plan(parse_axis("seed=1,2"), None, Fixed(PROMPT, steps=2, size=(32, 32)), adapter=folder)
+    for cell, picture in grid_drawing.draw(grid, Watcher()):
+        planned = Drawing.plan([Strong(folder, 1.0)], None, "cpu")
         assert pixels(picture) == pixels(next(iter(drawing.draw(planned, [cell.shot], Watcher()))))
     with pytest.raises(UsageError, match="no strength by itself"):
-        plan(parse_axis("strength=0.5"), None, Fixed(PROMPT), adapter=trained("full") / "adapter")
+        plan(parse_axis("strength=0.5"), None, Fixed(PROMPT), adapter=folder)
+
+
+def test_the_base_is_the_runs_whichever_of_its_places_is_named(tmp_path):
+    """A base on this machine has no name that the files could tell."""
+    run = tmp_path / "mine"
+    shutil.copytree(trained(), run)
+    resolved = (run / "resolved.yaml").read_text()
+    (run / "resolved.yaml").write_text(resolved.replace("model: toybox", f"model: {toybox.folder('sd15')}"))
+    places = {run: "mine:1", run / "adapter": "mine:1", run / "checkpoints" / "1" / "adapter": "mine@1:1",
+              run / "adapter" / "mine.safetensors": "mine.safetensors:1"}  # fmt: skip
+    (run / "adapter" / "lora.safetensors").rename(run / "adapter" / "mine.safetensors")
+    for place, name in places.items():
+        grid = plan(parse_axis("seed=1"), None, Fixed(PROMPT), adapter=place)
+        assert grid.base == str(toybox.folder("sd15"))
+        assert grid.cells[0].adapters == (name,)
+        assert str(tmp_path) not in json.dumps(grid.facts())
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ import pytest
 from hub_stand_in import TOKEN, git_hash, start
 from outcomes import CARD, by_hand
 
-from tuner import publishing
 from tuner.cli import call
 from tuner.errors import TunerError, UsageError
 from tuner.hub_faults import HubError
-from tuner.publishing import card_licence, prepare, publish, token_place
+from tuner.hub_token import token_place
+from tuner.publishing import publish
+from tuner.upload import card_licence, prepare
 from tuner.watch import Watcher
 
 REPO = "anna/dog"
@@ -411,4 +412,3 @@ def test_the_token_is_no_option():
     from tuner.commands.publish import publish as command
 
     assert not [name for name in signature(command).parameters if "token" in name]
-    assert publishing.LOGIN

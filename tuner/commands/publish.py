@@ -36,8 +36,8 @@ def publish(
     The token is that of `hf auth login`, or HF_TOKEN; it is never an option here.
     """
     from ..console import Console
-    from ..publishing import prepare
     from ..publishing import publish as send
+    from ..upload import prepare
 
     upload = prepare(find_run(run, root), repo, step=step, public=public, licence=licence)
     console = Console(sys.stderr if as_json else sys.stdout)
