@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,9 +15,9 @@ from tuner.overrides import apply as override
 from tuner.recipe import Recipe
 from tuner.recipe_file import open_recipe, read_text
 from tuner.strict import UNPRINTABLE
-from tuner.yaml_text import parse
 from tuner.yaml_write import to_yaml
 
+from . import yaml_spans as spans
 from .document import revise
 from .methods import Method, method
 from .quality import QUALITIES, facts, scale
@@ -161,7 +162,7 @@ def apply(basics: Basics, pictures: Pictures) -> str:
         raise UsageError("\n".join(f"{key} {text}" for key, text in wrong.items()), "mend these answers first")
     chosen = method(basics.method)
     text = chosen.file.read_text("utf-8")
-    tree, said = _worded(chosen, parse(text).value, basics, pictures)
+    tree, said = _worded(chosen, copy.deepcopy(spans.document(text).value), basics, pictures)
     if basics.practice:
         said |= _rehearsed(tree, chosen)
     scale(tree, basics.quality)
@@ -173,7 +174,7 @@ def apply(basics: Basics, pictures: Pictures) -> str:
 
 def outcome(basics: Basics, pictures: Pictures) -> str:
     """What the answers come to: `800 training steps, rank 16, 200 class pictures drawn first`. Raises: as `apply`."""
-    return facts(parse(apply(basics, pictures)).value)
+    return facts(spans.document(apply(basics, pictures)).value)
 
 
 def _header(chosen: Method, basics: Basics) -> str:

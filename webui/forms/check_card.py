@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tuner.planning import page as pages
@@ -10,7 +11,7 @@ from tuner.planning import size
 from tuner.terminal import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tuner.planning import Plan
 
@@ -148,6 +149,23 @@ def card(planned: Plan, *, run: str, base: tuple[str, ...], notes: Iterable[str]
         notes=tuple(dict.fromkeys([*planned.advice, *advice, *planned.notes, *notes])),
         warnings=tuple(planned.refusals),
         rows=tuple(_rows(planned)),
+    )
+
+
+def called(view: CheckView, names: Mapping[str, str]) -> CheckView:
+    """The card with pictures under the names that the user knows; the files of a dataset have names of our own."""
+    if not names:
+        return view
+    files = re.compile("|".join(map(re.escape, names)))
+
+    def put(text: str) -> str:
+        return files.sub(lambda found: names[found[0]], text)
+
+    return replace(
+        view,
+        refused=tuple((put(name), put(reason)) for name, reason in view.refused),
+        notes=tuple(map(put, view.notes)),
+        rows=tuple(Row(row.name, tuple(map(put, row.lines))) for row in view.rows),
     )
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner.shipped import shipped
-from tuner.yaml_text import parse
 
+from . import yaml_spans as spans
 from .basics import Basics
 from .methods import TOYBOX, Method, method
 from .words import Words
@@ -17,7 +17,7 @@ from .words import Words
 def told(text: str) -> Basics | None:
     """The answers that a text was made of, as far as it still tells; None where it was made otherwise."""
     found = _MADE.search(text[:2000])
-    tree = parse(text).value
+    tree = spans.document(text).value
     if found is None or found["method"] not in shipped() or not isinstance(tree, dict):
         return None
     chosen = method(found["method"])
@@ -71,8 +71,8 @@ def _told_trigger(chosen: Method, tree: Any, subject: str) -> str:
         return str(_at(_word_adapter(tree), "token") or "").strip("<>")
     given = _at(tree, "data", "trigger")
     if isinstance(given, str) or not chosen.trigger:
-        return given or Basics.trigger
-    template = _at(parse(chosen.file.read_text("utf-8")).value, "data", chosen.role, "caption")
+        return given or Basics().trigger
+    template = _at(spans.document(chosen.file.read_text("utf-8")).value, "data", chosen.role, "caption")
     mark = "\1"
     words = Words(chosen, mark, subject)
     pattern = re.escape(words.put_in(template)).replace(re.escape(mark), "(.+)", 1)

@@ -23,8 +23,9 @@ def document(text: str) -> Document:
     return parse(text)
 
 
+@lru_cache(maxsize=8)
 def compose(text: str) -> Node | None:
-    """The nodes of a text that `yaml_text.parse` has found sound; None where it holds no value."""
+    """The nodes of a text that `document` has found sound, not to be changed; None where it holds no value."""
     return YAML(typ="safe", pure=True).compose(text)  # type: ignore[no-untyped-call]
 
 
