@@ -10,6 +10,11 @@ import gradio as gr
 
 from webui.guard import hosts, serve, server
 
+CHROMIUM = "/usr/bin/chromium"
+QUIET = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
 HEAD = "<script>window.ownHead = 'ran';</script>"
 
 
@@ -26,8 +31,9 @@ def blocks() -> gr.Blocks:
                     js_on_load="element.addEventListener('click', () => trigger('click', {id: 'a'}))",
                     elem_id="own",
                 )
-                made = gr.HTML(html_template="<b class='made'>{{value}}</b>", value="<img src=x onerror=alert(1)>")
-                gr.HTML('<img src=/nowhere.png onerror="window.attacked = 1">')
+                gr.HTML(
+                    html_template="<b class='made'>{{value}}</b>", value="<img src=x onerror=alert(1)>", elem_id="made"
+                )
                 gr.Slider(0, 2, 1, label="Strength")
                 gr.Dropdown(["a", "b"], label="Which")
                 ticks = gr.HTML("<i id='ticks'>0</i>")
@@ -42,7 +48,6 @@ def blocks() -> gr.Blocks:
         timer.tick(lambda n: (n + 1, f"<i id='ticks'>{n + 1}</i>"), count, [count, ticks], show_progress="hidden")
         again.click(lambda text: f"<p id='said'>hello {len(text)}</p>", name, said)
         own.click(lambda: "<p id='said'>pressed</p>", None, said)
-    assert made is not None
     return page
 
 
@@ -66,4 +71,17 @@ def running(built: serve.Built, port: int = 0):
 
 
 def built(workspace, **words) -> serve.Built:
-    return serve.build(workspace, hosts.LOOPBACK, page=lambda: (blocks(), {"head": HEAD, "css": "#own {color: red}"}), **words)
+    return serve.build(
+        workspace, hosts.LOOPBACK, page=lambda: (blocks(), {"head": HEAD, "css": "#own {color: red}"}), **words
+    )
+
+
+@contextmanager
+def chromium():
+    """Debian's Chromium; it may ask nobody but the pages that a test opens."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
+        yield browser
+        browser.close()

@@ -70,7 +70,8 @@ def loop():
     left = asyncio.all_tasks(LOOP)
     for task in left:
         task.cancel()
-    LOOP.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    if left:
+        LOOP.run_until_complete(asyncio.wait(left))
     LOOP.close()
 
 

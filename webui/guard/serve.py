@@ -43,6 +43,14 @@ QUEUE = 256
 """Events of pages that may wait; beyond that a page is told to try again."""
 CACHE_S = (3600, 86400)
 """How often Gradio looks for old files in its own folder, and from which age on they go; no page puts any there."""
+QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # it would make a table of the last 10,000 events after each event, for a page of statistics that is shut
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
+}
+"""Said to Gradio and its libraries."""
 THREADS = 16
 """Event handlers at once."""
 
@@ -154,9 +162,7 @@ def settle(workspace: Workspace, port: int) -> Path:
         os.chdir(empty)
     for name in [name for name in os.environ if name.startswith("GRADIO_")]:
         del os.environ[name]
-    os.environ.update(
-        {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(scratch), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    )
+    os.environ.update({"GRADIO_TEMP_DIR": str(scratch), **QUIET})
     tempfile.tempdir = str(scratch)  # not TMPDIR, which jobs would inherit
     return place
 
@@ -186,8 +192,7 @@ def build(
 
     parent = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     parent.router.routes.extend(own.routes(workspace, door))
-    # within a loop, for Gradio otherwise makes one after the other and closes none
-    blocks, looks = asyncio.run(_mounted(parent, page or partial(_page, workspace)))
+    blocks, looks = _within_a_loop(partial(_mounted, parent, page or partial(_page, workspace)))
     mounted = gradio_app(parent)
 
     def stop() -> None:
@@ -200,8 +205,22 @@ def build(
     )
 
 
-async def _mounted(parent: FastAPI, page: Callable[[], Page]) -> Page:
+def _within_a_loop(making: Callable[[], Page]) -> Page:
+    """What it makes, made while a loop runs: Gradio otherwise starts one after the other and closes none."""
+
+    async def made() -> Page:
+        return making()
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(made())
+    return making()
+
+
+def _mounted(parent: FastAPI, page: Callable[[], Page]) -> Page:
     """Gradio's app at `/`, behind our own routes."""
+    os.environ.update(QUIET)
     import gradio as gr
 
     blocks, looks = page()
