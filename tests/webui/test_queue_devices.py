@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -97,3 +98,13 @@ def test_the_same_program_is_found_from_another_folder(monkeypatch, tmp_path):
     installed = tmp_path / "site-packages" / "tuner" / "__init__.py"
     monkeypatch.setattr(tuner, "__file__", str(installed))
     assert "PYTHONPATH" not in with_program({})
+
+
+def test_the_queue_and_its_processes_begin_without_what_is_heavy():
+    heavy = ("torch", "diffusers", "transformers", "gradio", "pydantic", "numpy")
+    code = (
+        "import sys, webui.jobs, webui.jobs.worker, webui.jobs.starter, psutil\n"
+        f"print(*[name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == ""

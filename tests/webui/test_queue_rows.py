@@ -211,6 +211,48 @@ def test_a_training_belongs_to_the_run_it_writes(queue):
     assert queue.add("train", "dog again", words).state == "queued"
 
 
+def test_an_ended_job_can_be_done_again_in_a_folder_of_its_own(queue):
+    first = queue.add(
+        "grid",
+        "two strengths",
+        lambda folder: (
+            "grid",
+            "--json",
+            "--new",
+            f"--out={folder}/files",
+            "--",
+            f"{folder}/recipe.yaml",
+            f"a {folder}/x",
+            "--new",
+        ),
+        files={"recipe.yaml": "a: 1"},
+        run="dog-1",
+    )
+    (queue.folder(first.id) / "files").mkdir()
+    (queue.folder(first.id) / "log.txt").write_text("old")
+    for state in sorted(STATES):
+        put(queue, first.id, state, pid=os.getpid(), pid_create_time=None)
+        if state in UNFINISHED:
+            with pytest.raises(UsageError, match="still"):
+                queue.again(first.id)
+            continue
+        with pytest.raises(UsageError, match="cannot go on"):
+            queue.resume(first.id)
+        made = queue.again(first.id)
+        here, old = queue.folder(made.id), queue.folder(first.id)
+        assert made.words == (
+            "grid",
+            "--json",
+            f"--out={here}/files",
+            "--",
+            f"{here}/recipe.yaml",
+            f"a {old}/x",
+            "--new",
+        )
+        assert [path.name for path in here.iterdir()] == ["recipe.yaml"]
+        assert (made.state, made.kind, made.title, made.run) == ("queued", "grid", "two strengths", "dog-1")
+
+
 def test_a_queue_has_an_end(queue, monkeypatch):
     monkeypatch.setattr(queue_module, "MOST_UNFINISHED", 2)
     first = queue.add("export", "1", act(""))

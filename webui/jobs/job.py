@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, get_args
@@ -89,3 +90,18 @@ def run_dir(words: Sequence[str]) -> Path | None:
         if word.startswith("--run-dir="):
             return Path(word.removeprefix("--run-dir="))
     return None
+
+
+def moved(words: Sequence[str], old: Path, new: Path) -> list[str]:
+    """The words of a job that is done again in another folder of its own: it goes on where it first began anew."""
+    end = words.index("--") if "--" in words else len(words)
+    options = [_moved(word, old, new) for word in words[:end] if word != "--new"]
+    return [*options, *(_moved(word, old, new) for word in words[end:])]
+
+
+def _moved(word: str, old: Path, new: Path) -> str:
+    """A path at or below `old`, alone or behind `--name=`, below `new`; any other word as it is."""
+    name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if value == str(old) or value.startswith(f"{old}{os.sep}"):
+        return f"{name}{equals}{new}{value.removeprefix(str(old))}"
+    return word

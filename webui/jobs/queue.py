@@ -16,7 +16,7 @@ from webui.workspace import UnknownId, fresh_id
 from . import admission, rows, stopping
 from .database import writing
 from .hardware import check, devices
-from .job import ENDED, LOG, RESULT, UNFINISHED, Job
+from .job import ENDED, LOG, RESULT, UNFINISHED, Job, moved
 from .launch import Workers, workers_of
 from .reconcile import PATIENCE_S, answer, last_lines, lives, reconcile
 
@@ -185,22 +185,31 @@ class Queue:
         """
         old = self.job(name)
         if not old.resumable:
-            raise UsageError(
-                f"{old.title!r} cannot go on: it is a {old.kind} job that is {old.state}", "start a new one"
-            )
-        folder = self.workspace.jobs / name
+            why = f"it is a {old.kind} job that is {old.state}"
+            raise UsageError(f"{old.title!r} cannot go on: {why}", "start a new one")
+        return self.again(name, ahead=ahead)
+
+    def again(self, name: str, *, ahead: bool = False) -> Job:
+        """Queue the command of a job that has ended once more, with the job's own files, in a folder of its own.
+
+        Raises: UnknownId; UsageError where it has not ended.
+        """
+        old = self.job(name)
+        if not old.ended:
+            raise UsageError(f"{old.title!r} is still {old.state}", "wait for it, or stop it first")
+        folder = self.workspace.job(name)
         with atomic.storage(folder, "cannot read"):
             own = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in (RESULT, LOG)]
             files = {path.name: path.read_text(encoding="utf-8") for path in own if not path.name.startswith(".")}
-
-        def words(new: Path) -> list[str]:
-            moved = {str(folder / file): str(new / file) for file in files}
-            end = old.words.index("--") if "--" in old.words else len(old.words)
-            # what began anew the first time is to go on now
-            kept = [word for at, word in enumerate(old.words) if word != "--new" or at > end]
-            return [moved.get(word, word) for word in kept]
-
-        return self.add(old.kind, old.title, words, device=old.device, run=old.run, ahead=ahead, files=files)
+        return self.add(
+            old.kind,
+            old.title,
+            lambda new: moved(old.words, folder, new),
+            device=old.device,
+            run=old.run,
+            ahead=ahead,
+            files=files,
+        )
 
     def forget(self, name: str) -> None:
         """Remove an ended job and its folder; its run directory stays. Raises: UnknownId; UsageError while it runs."""
