@@ -173,6 +173,22 @@ def test_a_row_whose_pid_is_another_process_now_is_dead(queue):
     assert reconcile(queue.workspace) == []
 
 
+def test_a_clock_that_was_set_ends_no_job(queue):
+    """Create times are counted from the moment of booting, which moves with the clock."""
+    job = queue.add(
+        "generate", "a", act("import time; print('on', file=__import__('sys').stderr, flush=True); time.sleep(99)")
+    )
+    then = queue.add("generate", "b", act(say({})))
+    until(lambda: queue.log(job.id))
+    row(queue, job.id, pid_create_time=running(queue, job.id).pid_create_time - 3600)
+    time.sleep(0.3)  # so that the worker has looked, too
+    assert queue.job(job.id).state == "running"
+    assert queue.job(then.id).state == "queued"
+    queue.kill(job.id)
+    assert ended(queue, job.id).state == "stopped"
+    assert ended(queue, then.id).state == "done"
+
+
 def test_a_pid_that_is_another_process_now_is_not_stopped(queue):
     queue.workers = Nobody(queue.workspace)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True) as other:

@@ -149,7 +149,7 @@ class Queue:
         if (row := self._try(name, _CANCEL)) is not None:
             return row
         job = self._ask(name)
-        if lives(job):
+        if lives(self.workspace, job):
             stopping.ask(self.workspace, job, now=now)
         return job
 
@@ -174,7 +174,7 @@ class Queue:
         Raises: UnknownId; UsageError where it has ended.
         """
         job = self._ask(name)
-        if lives(job):
+        if lives(self.workspace, job):
             stopping.end_by_force(job)
         return job
 

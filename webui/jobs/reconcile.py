@@ -13,7 +13,7 @@ from tuner import atomic
 from tuner.redact import redact
 from tuner.status import Status, is_alive, read_status
 
-from . import stopping
+from . import sign, stopping
 from .database import writing
 from .job import LOG, RESULT, Job
 from .rows import with_state
@@ -51,7 +51,7 @@ def reconcile(workspace: Workspace, *, patience_s: float = PATIENCE_S) -> list[J
         now = time.time()
         if job.pid is None:
             _unclaimed(workspace, job, now)
-        elif lives(job):
+        elif lives(workspace, job):
             if job.asked is not None and now - job.asked > patience_s and not job.trains:
                 stopping.end_by_force(job)
         elif (row := _judge(workspace, job.id)) is not None:
@@ -59,11 +59,18 @@ def reconcile(workspace: Workspace, *, patience_s: float = PATIENCE_S) -> list[J
     return ended
 
 
-def lives(job: Job) -> bool:
-    """Whether the process that a job was given still runs: by pid and the time it was created."""
-    return job.pid is not None and is_alive(
-        Status(job.id, host=platform.node(), pid=job.pid, pid_create_time=job.pid_create_time), time.time()
-    )
+def lives(workspace: Workspace, job: Job) -> bool:
+    """Whether the process that a job was given still runs: by its pid, and by its create time or its lock."""
+    if job.pid is None:
+        return False
+    told = Status(job.id, host=platform.node(), pid=job.pid, pid_create_time=job.pid_create_time)
+    return is_alive(told, time.time()) or (_exists(job.pid) and sign.given(workspace.jobs / job.id))
+
+
+def _exists(pid: int) -> bool:
+    import psutil
+
+    return psutil.pid_exists(pid)
 
 
 def verdict(workspace: Workspace, job: Job) -> Verdict:

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import sign
 from .database import writing
 from .job import LOG, RESULT, Job
 
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     if job is None:
         return 0
     folder = workspace.jobs / job.id
+    sign.give(folder)
     _redirect(folder / RESULT, 1, os.O_TRUNC)
     _redirect(folder / LOG, 2, os.O_APPEND)
     words = [*(program or PROGRAM), *job.words]
