@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_views_results import judged, put_lora, put_save, validate
-from view_parts import PAYLOAD, made_run, texts
+from view_parts import PAYLOAD, judged, made_run, put_lora, put_save, texts, validate
 
 from webui.views import adapter_files, words
 from webui.views.compare import compare
@@ -87,9 +86,24 @@ def look_at_everything(run: Path) -> None:
             assert not any(element.tag.endswith("script") for element in figure.iter())
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+@settings(PATIENT, max_examples=60)
 @given(st.data())
 def test_every_view_survives_damaged_files(sound, tmp_path_factory, data):
+    damage(sound, tmp_path_factory, data)
+
+
+@pytest.mark.slow
+@settings(PATIENT, max_examples=600)
+@given(st.data())
+def test_every_view_survives_much_damage(sound, tmp_path_factory, data):
+    damage(sound, tmp_path_factory, data)
+
+
+def damage(sound, tmp_path_factory, data) -> None:
+    """Change up to four files of a sound run, and look at everything."""
     place = tmp_path_factory.mktemp("damaged")
     run = place / "dog"
     shutil.copytree(sound, run)

@@ -54,6 +54,7 @@ def test_every_state_has_its_words(run, state):
     [
         ({"state": "caching", "phase": "caching", "phase_done": 12, "phase_total": 20}, "Preparing 12 of 20 pictures"),
         ({"state": "starting", "phase": "class pictures", "phase_done": 3, "phase_total": 9}, "class pictures: 3 of 9."),
+        ({"state": "starting", "phase": "looking at data.images", "phase_done": 1, "phase_total": 4}, "the pictures: 1 of 4."),
         ({"phase": "validating", "phase_total": 1}, "Measuring the loss on 1 held-out picture."),
         ({"state": "sampling", "phase": "sampling", "phase_total": 2}, "Drawing 2 samples."),
         ({"state": "saving", "phase": "saving"}, "Writing a checkpoint"),
@@ -63,6 +64,10 @@ def test_every_state_has_its_words(run, state):
 )  # fmt: skip
 def test_what_it_does_is_said_in_words(run, status, said):
     assert said in head_of(run, **status).said
+
+
+def test_measuring_is_called_so_whatever_went_before(run):
+    assert head_of(run, state="caching", phase="validating").title == "Measuring"
 
 
 def test_a_living_run_can_be_asked_and_a_stopped_one_resumed(run):
@@ -126,6 +131,7 @@ def test_what_was_asked_and_not_yet_taken_is_told(run):
     ask(run.path, "save")
     (run.path / "control" / "strange").write_text(PAYLOAD)
     assert head_of(run).asked == ("It stops and saves after the step at hand.", "It saves after the step at hand.")
+    assert head_of(run, state="caching").asked[0] == "It stops and saves after its first step."
     assert head_of(run, state="done").asked == ()
 
 

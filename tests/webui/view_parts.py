@@ -7,12 +7,16 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from tuner import atomic
+from tuner.best import History, Measured
+from tuner.evaluation.measures import Number
+from tuner.evaluation.report import Report, Row
 from tuner.lines import LineWriter, metric_rows
 from tuner.rundir import RunDir
 from tuner.samples import write_png
@@ -83,6 +87,66 @@ def draw(run: RunDir, step: int, prompts: Sequence[str]) -> None:
         write_png(place / f"{index}.png", Image.new("RGB", (8, 8), (step % 256, index, 0)))
     rows = [{"index": i, "prompt": prompt, "file": f"{i}.png", "step": step} for i, prompt in enumerate(prompts)]
     atomic.write(place / "index.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+METADATA = {"modelspec.title": PAYLOAD, "tuner_backbone": "sd15"}
+
+
+def put_lora(folder, run_name="dog", *, metadata=None) -> None:
+    """The two files of a LoRA on sd15, one layer large, with a card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    kohya = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    write_header(
+        folder / "pytorch_lora_weights.safetensors",
+        {f"{layer}.lora_A.weight": [2, 4], f"{layer}.lora_B.weight": [4, 2]},
+        metadata,
+    )
+    write_header(
+        folder / f"{run_name}.safetensors",
+        {f"{kohya}.lora_down.weight": [2, 4], f"{kohya}.lora_up.weight": [4, 2]},
+        metadata,
+    )
+    (folder / "README.md").write_text(
+        f"# {PAYLOAD}\n\n## In diffusers\n\n```python\nload('x')\n```\n\ntext\n\n```yaml\na: 1\n```\n"
+    )
+    (folder / f"{run_name}.json").write_text("{}")
+
+
+def write_header(path, shapes, metadata=None) -> None:
+    """A safetensors file of zeros."""
+    tree, at = {"__metadata__": metadata or METADATA}, 0
+    for name, shape in shapes.items():
+        size = 4 * shape[0] * shape[1]
+        tree[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    header = json.dumps(tree).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * at)
+
+
+def put_save(run, step) -> None:
+    place = run.checkpoints / str(step)
+    put_lora(place / "adapter")
+    (place / "manifest.json").write_text("{}")
+
+
+def validate(run, **losses) -> None:
+    history = History(run.validation_file, {"pictures": 2})
+    for step, loss in losses.items():
+        history.add(int(step[1:]), Measured(loss, (loss,) * 8))
+
+
+def judged(run, step, value, **facts) -> None:
+    number = Number(value, 0.1, 8, 0.03)
+    rows = (
+        Row("prompt fidelity", "subject in contexts", "CLIP-T", number, number, None, "higher"),
+        Row("subject fidelity", "subject alone", "CLIP-I", number, Number(0.5, 0.1, 8, 0.03), number, "higher"),
+        Row("subject fidelity", "subject in contexts", "DINO", number, number, number, "higher"),
+    )
+    known = {"base": "toybox", "prompts": "p", "asking": {"seeds": 2}, **facts}
+    folder = run.path / "evaluation" / str(step) if step is not None else run.path / "evaluation"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps({"schema": 1, **asdict(Report(rows, known))}))
 
 
 def settle(run: RunDir) -> None:

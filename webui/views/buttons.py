@@ -25,12 +25,9 @@ LABELS = {
     "resume": "Resume",
 }
 """What the buttons say."""
-_ASKED = {
-    "stop": "It stops and saves after the step at hand.",
-    "stop-now": "It stops after the step at hand.",
-    "save": "It saves after the step at hand.",
-    "sample": "It draws samples after the step at hand.",
-}
+_ASKED = {"stop": "It stops and saves", "stop-now": "It stops", "save": "It saves", "sample": "It draws samples"}
+_EARLY = ("starting", "caching")
+"""States in which a run takes no commands yet; it finds them at its first step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +41,17 @@ class Button:
     why_not: str = ""
 
 
-def asked(run: Path) -> tuple[str, ...]:
-    """What the run was asked and has not taken yet."""
+def asked(run: Path, state: str) -> tuple[str, ...]:
+    """What a run in this state was asked and has not taken yet."""
+    when = "after its first step" if state in _EARLY else "after the step at hand"
     folder = run / "control"
     found = []
     for name in names(folder)[:100]:
         if atomic.TEMPORARY.match(name):
             continue
         command = name if name in COMMANDS else _command(text(folder / name, 4096))
-        if command in _ASKED and _ASKED[command] not in found:
-            found.append(_ASKED[command])
+        if command in _ASKED and (said := f"{_ASKED[command]} {when}.") not in found:
+            found.append(said)
     return tuple(found)
 
 
@@ -75,7 +73,7 @@ def buttons(run: Path, state: str) -> tuple[Button, ...]:
         "unknown": "what it is doing is not known",
         "gone": "its folder is gone",
     }.get(state, "it is not running")
-    early = "it is not training yet" if state in ("starting", "caching") else ""
+    early = "it is not training yet" if state in _EARLY else ""
     found = []
     for command in ("stop", "stop-now", "save", "sample"):
         why = idle if not live else early if command in ("save", "sample") else ""

@@ -108,7 +108,7 @@ def head(run: Path, status: Status | None, now: float | None = None) -> Head:
     best = status.best
     return Head(
         state=state,
-        title=TITLES[state],
+        title="Measuring" if state in LIVE and status.phase == "validating" else TITLES[state],
         tone=TONES.get(state, "live"),
         said=said,
         hint=hint,
@@ -121,7 +121,7 @@ def head(run: Path, status: Status | None, now: float | None = None) -> Head:
         memory=_memory(status) if state in LIVE else "",
         started=words.ago(_since(now, status.started)),
         best=f"step {words.whole(best.step):,}, validation loss {words.figure(best.validation_loss)}" if best else "",
-        asked=asked(run) if state in LIVE else (),
+        asked=asked(run, state) if state in LIVE else (),
         buttons=buttons(run, state),
     )
 
@@ -174,7 +174,7 @@ def _doing(state: str, status: Status) -> str:
         return f"Measuring the loss on {words.count(total, 'held-out picture')}." if total else "Measuring the loss."
     if phase in ("training", "starting"):
         return {"training": "Training.", "starting": "Reading the recipe and the pictures."}[phase]
-    phase = _PHASES.get(phase, phase)
+    phase = "looking at the pictures" if phase.startswith("looking at ") else _PHASES.get(phase, phase)
     named = phase[:1].upper() + phase[1:]
     return f"{named}: {done:,} of {total:,}." if total else f"{named}."
 
@@ -204,7 +204,7 @@ def _left(state: str, status: Status, step: int, total: int | None) -> str:
         own = words.number(status.eta_s) if status.phase == "training" else None
         return words.left(max(total - step, 0) / rate if own is None else own)
     said = words.left(status.eta_s)
-    return f"{said} of this part" if said.endswith("left") else said
+    return f"{said} of this part" if said.endswith("left") else ""
 
 
 def _memory(status: Status) -> str:
