@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import contextmanager
 
 import gradio as gr
+import pytest
 
 from webui.guard import hosts, serve, server
 
@@ -78,7 +80,9 @@ def built(workspace, **words) -> serve.Built:
 
 @contextmanager
 def chromium():
-    """Debian's Chromium; it may ask nobody but the pages that a test opens."""
+    """Debian's Chromium, which `.ci/run` installs; it asks nobody but the pages that a test opens."""
+    if not os.path.exists(CHROMIUM):
+        pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
