@@ -72,6 +72,19 @@ def dismiss(workers: Workers) -> None:
         process.wait()
 
 
+def clear(queue: Queue) -> None:
+    """End what a test left behind, also one that failed: workers of its workspace first, then jobs."""
+    dismiss(queue.workers)
+    queue.workers = Nobody(queue.workspace)
+    for device in ("cpu", "none"):
+        while (pid := holder(queue.workspace, device)) is not None:
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+    for job in queue.jobs(states=["running"]):
+        if job.pid is not None:
+            queue.kill(job.id)
+
+
 def python(code: str, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Another Python with the same modules."""
     return subprocess.Popen(

@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from queue_parts import QUICK, dismiss, ended, kill_worker, running, until
+from queue_parts import QUICK, clear, ended, kill_worker, running, until
 
 from tuner.errors import UsageError
 from tuner.lines import read_metrics
@@ -34,9 +34,9 @@ def workspace(tmp_path) -> Workspace:
 
 @pytest.fixture
 def queue(workspace):
-    workers = Workers(workspace, QUICK)
-    yield Queue(workspace, workers)
-    dismiss(workers)
+    made = Queue(workspace, Workers(workspace, QUICK))
+    yield made
+    clear(made)
 
 
 def begin(queue: Queue, name: str, **more):

@@ -15,7 +15,21 @@ from pathlib import Path
 
 import psutil
 import pytest
-from queue_parts import ACT, QUICK, STAND_IN, Nobody, act, dismiss, ended, kill_worker, python, running, say, until
+from queue_parts import (
+    ACT,
+    QUICK,
+    STAND_IN,
+    Nobody,
+    act,
+    clear,
+    dismiss,
+    ended,
+    kill_worker,
+    python,
+    running,
+    say,
+    until,
+)
 
 from tuner.control import Control
 from tuner.errors import UsageError
@@ -51,14 +65,10 @@ def workspace(tmp_path) -> Workspace:
 def queue(workspace):
     """Its workers run the stand-in, look often and end soon."""
     workers = Workers(workspace, [*QUICK, *STAND_IN])
-    yield Queue(workspace, workers, patience_s=0.6)
-    dismiss(workers)
-    for pid in psutil.pids():  # children of a worker that a failed test left
-        try:
-            if str(workspace.root) in " ".join(psutil.Process(pid).cmdline()) and pid != os.getpid():
-                psutil.Process(pid).kill()
-        except psutil.Error:
-            continue
+    made = Queue(workspace, workers, patience_s=0.6)
+    yield made
+    dismiss(workers)  # a test may have given it others
+    clear(made)
 
 
 @pytest.fixture
