@@ -14,15 +14,22 @@ from webui.workspace import Workspace
 
 from . import compare, monitor, photos, results, start, train, tryit
 from .desk import COMPARE, PHOTOS, RUNS, START, TRAIN, Desk, Shared, run_picker
-from .events import fault, nothing
+from .events import QUIET, fault, nothing
 
 TICK_S = 1.5
 """Between two looks at the run and the queue; each costs some milliseconds where nothing changed."""
 _LOOKS = 4
 """Looks of several open pages at once."""
-_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _REMEMBERED = "tuner"
 _NO_SECRET = "what a browser keeps here is no secret, and has to outlive the server"
+_TURNED = """
+(kept) => {
+  if (!window.tunerArrived) return kept || {};
+  const tab = document.querySelector('#tabs [role=tab][aria-selected=true]');
+  return {...(kept || {}), tab: tab ? tab.innerText.trim().toLowerCase() : 'start'};
+}
+"""
+"""The browser notes the tab that is open, once the page stands as it was left."""
 MONITOR, RESULTS, TRY = "monitor", "results", "try"
 
 
@@ -46,7 +53,7 @@ def build(workspace: Workspace) -> gr.Blocks:
         memory = gr.BrowserState({}, storage_key=_REMEMBERED, secret=_NO_SECRET)
         timer = gr.Timer(TICK_S)
         run = gr.Dropdown(label="Run", choices=desk.run_choices(), elem_id="run", render=False, min_width=240)
-        with gr.Tabs(selected=START, elem_id="tabs") as tabs:
+        with gr.Tabs(selected=START, elem_id="tabs", overflow_behavior="wrap") as tabs:
             shared = Shared(tabs, run, timer)
             with gr.Tab("Start", id=START):
                 starting = start.build(desk, shared)
@@ -56,7 +63,7 @@ def build(workspace: Workspace) -> gr.Blocks:
                 training = train.build(desk, shared)
             with gr.Tab("Runs", id=RUNS):
                 run.render()
-                with gr.Tabs(elem_id="run-tabs"):
+                with gr.Tabs(elem_id="run-tabs", overflow_behavior="wrap"):
                     with gr.Tab("Monitor", id=MONITOR):
                         watching = monitor.build(desk, shared)
                     with gr.Tab("Results", id=RESULTS):
@@ -69,12 +76,12 @@ def build(workspace: Workspace) -> gr.Blocks:
         _clock(desk, shared, screens)
         _run_chosen(desk, shared, screens)
         _visit(desk, page, shared, screens, memory)
-        compare_tab.select(lambda: gr.update(choices=desk.run_choices()), None, comparing.runs, **_QUIET)
+        compare_tab.select(lambda: gr.update(choices=desk.run_choices()), None, comparing.runs, **QUIET)
         train_tab.select(
             lambda chosen: gr.update(choices=train.sets(desk), value=chosen),
             dropping.dataset,
             training.dataset,
-            **_QUIET,
+            **QUIET,
         )
 
     return page
@@ -104,7 +111,7 @@ def _clock(desk: Desk, shared: Shared, screens: Screens) -> None:
         [screens.start.listing, screens.results.page, screens.tryit.page, before, *screens.monitor.outputs],
         trigger_mode="once",
         concurrency_limit=_LOOKS,
-        **_QUIET,
+        **QUIET,
     )
 
 
@@ -115,7 +122,7 @@ def _run_chosen(desk: Desk, shared: Shared, screens: Screens) -> None:
         except TunerError as error:
             raise fault(error) from error
 
-    shared.run.change(choose, shared.run, _run_outputs(screens), **_QUIET)
+    shared.run.change(choose, shared.run, _run_outputs(screens), **QUIET)
 
 
 def _run_outputs(screens: Screens) -> list[Any]:
@@ -157,24 +164,21 @@ def _visit(desk: Desk, page: gr.Blocks, shared: Shared, screens: Screens, memory
             *_of_run(desk, picked["value"]),
         )
 
-    page.load(
+    arrived = page.load(
         arrive,
         memory,
         [
             shared.tabs, shared.run, screens.start.listing, screens.photos.dataset, *screens.photos.outputs,
             *screens.train.outputs, *_run_outputs(screens),
         ],
-        **_QUIET,
+        **QUIET,
     )  # fmt: skip
+
+    arrived.then(None, None, None, js="() => { window.tunerArrived = true; }", api_visibility="private")
 
     def remember(kept: Any, run: str | None, dataset: str | None, draft: str | None) -> Any:
         return {**(kept if isinstance(kept, dict) else {}), "run": run, "dataset": dataset, "draft": draft}
 
     watched = [shared.run, screens.photos.dataset, screens.train.draft]
-    gr.on([one.change for one in watched], remember, [memory, *watched], memory, **_QUIET)
-
-    def turned(kept: Any, event: gr.SelectData) -> Any:
-        names = {"Start": START, "Photos": PHOTOS, "Train": TRAIN, "Runs": RUNS, "Compare": COMPARE}
-        return {**(kept if isinstance(kept, dict) else {}), "tab": names.get(str(event.value), START)}
-
-    shared.tabs.select(turned, memory, memory, **_QUIET)
+    gr.on([one.change for one in watched], remember, [memory, *watched], memory, **QUIET)
+    shared.tabs.change(None, memory, memory, js=_TURNED, api_visibility="private")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""Handlers that answer at once need no sign of waiting, and none is an API for others."""
 CLICKS = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-do]');

@@ -17,7 +17,7 @@ from webui.html import render
 
 from . import photo_edits
 from .desk import TRAIN, Desk, Shared
-from .events import CLICKS, EDITS, guarded, panel, told
+from .events import CLICKS, EDITS, QUIET, guarded, panel, told
 
 DROPPED = "window.tunerDropzone(element, () => trigger('upload', {}));"
 """The page's script sends the files; afterwards the grid is asked for anew."""
@@ -72,6 +72,20 @@ def build(desk: Desk, shared: Shared) -> Photos:
     def arrived(chosen: str | None, at: str) -> Any:
         return gr.update(choices=choices(desk), value=chosen), *show(desk, chosen, at)
 
+    here = [dataset, side]
+    gr.on([new.click, name.submit], create, name, [dataset, name, *made.outputs], **QUIET)
+    gr.on([dataset.change, side.change], look, here, made.outputs, **QUIET)
+    drop.upload(arrived, here, [dataset, *made.outputs], **QUIET)
+    _wire_grid(desk, made, side)
+    _wire_turns(desk, made, side, undo, redo)
+    _wire_edits(desk, made, side, edits)
+    train.click(lambda: gr.Tabs(selected=TRAIN), None, shared.tabs, **QUIET)
+    return made
+
+
+def _wire_grid(desk: Desk, made: Photos, side: gr.Dropdown) -> None:
+    """A caption that was left, and the buttons of a picture and of its set."""
+
     @guarded
     def edit(chosen: str, at: str, event: gr.EventData) -> Any:
         editing.apply(_dataset(desk, chosen), editing.Whole(told(event, "value")), [told(event, "id")])
@@ -91,6 +105,12 @@ def build(desk: Desk, shared: Shared) -> Photos:
             return gr.update(choices=left, value=following), *show(desk, following, at)
         return gr.skip(), *show(desk, chosen, at)
 
+    here = [made.dataset, side]
+    made.grid.edit(edit, here, made.outputs, **QUIET)
+    made.grid.click(act, here, [made.dataset, *made.outputs], **QUIET)
+
+
+def _wire_turns(desk: Desk, made: Photos, side: gr.Dropdown, undo: gr.Button, redo: gr.Button) -> None:
     def turning(turn: Any) -> Any:
         @guarded
         def handler(chosen: str | None, at: str) -> Any:
@@ -103,6 +123,11 @@ def build(desk: Desk, shared: Shared) -> Photos:
 
         return handler
 
+    for button, turn in ((undo, editing.undo), (redo, editing.redo)):
+        button.click(turning(turn), [made.dataset, side], made.outputs, **QUIET)
+
+
+def _wire_edits(desk: Desk, made: Photos, side: gr.Dropdown, edits: photo_edits.Edits) -> None:
     @guarded
     def bulk(chosen: str | None, at: str, kind: str, first: str, second: str) -> Any:
         done = editing.apply(_dataset(desk, chosen), photo_edits.edit(kind, first, second))
@@ -113,19 +138,8 @@ def build(desk: Desk, shared: Shared) -> Photos:
     def preview(chosen: str | None, kind: str, first: str, second: str) -> str:
         return photo_edits.told(editing.preview(_dataset(desk, chosen), photo_edits.edit(kind, first, second)))
 
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    here = [dataset, side]
-    gr.on([new.click, name.submit], create, name, [dataset, name, *made.outputs], **quiet)
-    gr.on([dataset.change, side.change], look, here, made.outputs, **quiet)
-    drop.upload(arrived, here, [dataset, *made.outputs], **quiet)
-    grid.edit(edit, here, made.outputs, **quiet)
-    grid.click(act, here, [dataset, *made.outputs], **quiet)
-    undo.click(turning(editing.undo), here, made.outputs, **quiet)
-    redo.click(turning(editing.redo), here, made.outputs, **quiet)
-    edits.apply.click(bulk, [*here, *edits.inputs], made.outputs, **quiet)
-    gr.on(edits.changes, preview, [dataset, *edits.inputs], edits.preview, **quiet)
-    train.click(lambda: gr.Tabs(selected=TRAIN), None, shared.tabs, **quiet)
-    return made
+    edits.apply.click(bulk, [made.dataset, side, *edits.inputs], made.outputs, **QUIET)
+    gr.on(edits.changes, preview, [made.dataset, *edits.inputs], edits.preview, **QUIET)
 
 
 def choices(desk: Desk) -> list[tuple[str, str]]:

@@ -136,7 +136,7 @@ def _files(desk: Desk, run: str, save: Saved) -> list[dict[str, Any]]:
             "size": file.size,
             "kind": file.kind,
             "base": file.base,
-            "tools": file.tools,
+            "tools": [(choice.tool, choice.words) for choice in save.folder.choices if choice.file == file.name],
             "problem": file.problem,
             "metadata": file.metadata,
             "url": urls.get(file.path, "") if not file.problem else "",

@@ -73,10 +73,8 @@
   const rank = (file) => (/\.(txt|jsonl|csv)$/i.test(file.name) ? 0 : 1);
 
   window.tunerDropzone = (element, done) => {
-    const zone = element.querySelector(".drop");
-    if (!zone) return;
     const take = async (files) => {
-      const dataset = element.querySelector(".drop").dataset.upload;
+      const dataset = element.querySelector(".drop")?.dataset.upload; // none until there is a set
       const said = element.querySelector(".drop-said");
       if (!dataset || !files.length) return;
       const waiting = [...files].sort((a, b) => rank(a) - rank(b));
