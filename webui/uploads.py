@@ -93,11 +93,15 @@ class Uploads:
 
     async def _take(self, request: Request, dataset: core.Dataset, name: str) -> JSONResponse:
         async with _in_thread(scratch(dataset)) as folder, self.space.share() as share:
-            file = folder / "upload"
+            file, body = folder / "upload", request.stream()
+            limit = self.quota.zip_bytes if names.kind(name) == "zip" else self.quota.file_bytes
+            announced = request.headers.get("content-length", "")
             try:
-                await self._receive(request, file, names.kind(name) == "zip", share)
+                if announced.isdecimal() and int(announced) > limit:
+                    raise _TooMuch(413, _over(int(announced), limit))
+                await _receive(body, file, limit, share)
             except _TooMuch as refused:
-                await _drain(request)
+                await _drain(body)
                 verdict = core.Verdict(names.display(name), accepted=False, reason=refused.reason)
                 await to_thread.run_sync(land, dataset, dataset.incoming, [verdict])
                 return JSONResponse({"error": refused.reason, "verdicts": [asdict(verdict)]}, refused.status)
@@ -114,41 +118,36 @@ class Uploads:
             await to_thread.run_sync(self.space.grown, dataset.path)
         return JSONResponse({"verdicts": [asdict(verdict) for verdict in verdicts]})
 
-    async def _receive(self, request: Request, file: Path, packed: bool, share: Share) -> None:
-        """The body as a file. Raises: _TooMuch, ClientDisconnect, StorageError, what the guard raises of slow ones."""
-        limit = self.quota.zip_bytes if packed else self.quota.file_bytes
-        announced = request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit:
-            raise _TooMuch(413, _over(int(announced), limit))
-        size, pieces, waiting = 0, [], 0
-        async with _in_thread(_writing(file)) as write:
-            async for piece in request.stream():
-                size += len(piece)
-                if size > limit:
-                    raise _TooMuch(413, _over(size, limit))
-                if not share.take(len(piece)):
-                    raise _TooMuch(507, "no room is left for it; remove datasets that are not needed")
-                pieces.append(piece)
-                waiting += len(piece)
-                if waiting >= _PIECE:
-                    await to_thread.run_sync(write, b"".join(pieces))
-                    pieces, waiting = [], 0
-            if pieces:
+
+async def _receive(body: AsyncIterator[bytes], file: Path, limit: int, share: Share) -> None:
+    """The body as a file. Raises: _TooMuch, ClientDisconnect, StorageError, what the guard raises of slow ones."""
+    size, pieces, waiting = 0, [], 0
+    async with _in_thread(_writing(file)) as write:
+        async for piece in body:
+            size += len(piece)
+            if size > limit:
+                raise _TooMuch(413, _over(size, limit))
+            if not share.take(len(piece)):
+                raise _TooMuch(507, "no room is left for it; remove datasets that are not needed")
+            pieces.append(piece)
+            waiting += len(piece)
+            if waiting >= _PIECE:
                 await to_thread.run_sync(write, b"".join(pieces))
+                pieces, waiting = [], 0
+        if pieces:
+            await to_thread.run_sync(write, b"".join(pieces))
 
 
 def _over(size: int, limit: int) -> str:
     return f"{megabytes(size)}, more than the limit of {megabytes(limit)}"
 
 
-async def _drain(request: Request) -> None:
+async def _drain(body: AsyncIterator[bytes]) -> None:
     taken = 0
-    with contextlib.suppress(ClientDisconnect, RuntimeError):  # RuntimeError: the stream was begun and is read on
-        while taken < _DRAINED:
-            message = await request.receive()
-            taken += len(message.get("body", b""))
-            if message["type"] != "http.request" or not message.get("more_body", False):
-                return
+    async for piece in body:
+        taken += len(piece)
+        if taken > _DRAINED:
+            return
 
 
 @contextlib.contextmanager

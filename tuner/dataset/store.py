@@ -207,6 +207,9 @@ class Change:
             removed = history.removed_files() - {picture.file_name for picture in self.contents.pictures}
             for name in sorted(removed & _names(dataset.images)):
                 self.put_away(name)
+            listed = {picture.thumb_name for picture in self.contents.pictures}
+            for name in sorted(_names(dataset.thumbs) - listed):  # of a picture on its way out; it can be made again
+                (dataset.thumbs / name).unlink()
             for name in sorted(_names(dataset.removed)):
                 if name.partition(".")[0] not in {file.partition(".")[0] for file in removed}:
                     (dataset.removed / name).unlink(missing_ok=True)
