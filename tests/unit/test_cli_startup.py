@@ -31,6 +31,7 @@ COMMANDS = [
     ["plan", "--rehearse"],
     ["runs", "."],
     ["cache", "ls"],
+    ["dataset", "ls", "--in", "."],
     ["doctor"],
 ]
 
