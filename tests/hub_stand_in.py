@@ -84,7 +84,10 @@ class StandIn:
             facts = {"id": f"{owner}/{name}", "private": repo.private, "sha": repo.head, "tags": [], "siblings": []}
             return 200, {}, facts
         calls = {"preupload": self.preupload, "commit": self.commit, "paths-info": self.listing}
-        return calls[call[0]](f"{owner}/{name}", repo, unquote(call[1]), body, "create_pr" in query)
+        known = calls.get(
+            call[0], lambda *_: (404, {}, {"error": "Sorry, we can't find the page you are looking for."})
+        )
+        return known(f"{owner}/{name}", repo, unquote(call[1]), body, "create_pr" in query)
 
     def whoami(self, _body: bytes) -> Answer:
         auth = {"type": "access_token", "accessToken": {"displayName": "x", "role": self.role}}

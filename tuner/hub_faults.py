@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -12,6 +13,9 @@ from .redact import redact
 TOKENS = "https://huggingface.co/settings/tokens"
 LONGEST = 300
 """Characters that are repeated of what the Hub says."""
+
+_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})\b")
+"""How hf_xet, which uploads large files, quotes an answer of the Hub's; its errors have no number of their own."""
 
 
 class HubError(TunerError):
@@ -45,8 +49,8 @@ def explain(error: Exception, repo: str, token: str | None) -> TunerError:
     if isinstance(error, HfHubHTTPError):
         return _answered(error.response.status_code, error, repo, _said(error, token))
     reason = scrub(" ".join(str(error).split()) or type(error).__name__, token)
-    if type(error).__name__ == "XetAuthenticationError":  # an OSError, too, but an answer of the Hub's
-        return _answered(403, error, repo, reason)
+    if (quoted := _STATUS.search(reason)) or type(error).__name__ == "XetAuthenticationError":
+        return _answered(int(quoted[1]) if quoted else 403, error, repo, "")
     return _of_this_machine(error) or _unanswered(error, repo, reason)
 
 

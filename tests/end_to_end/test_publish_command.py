@@ -72,3 +72,16 @@ def test_without_a_network_it_says_so(hub, tmp_path):
     done = publish(hub, tmp_path, HF_HUB_OFFLINE="1")
     assert done.returncode == 2
     assert "HF_HUB_OFFLINE is set" in done.stderr
+
+
+def test_an_answer_to_the_uploader_of_large_files_is_told_as_any_other(hub, tmp_path):
+    """hf_xet speaks with the Hub itself; here it gets no further than asking whether it may."""
+    by_hand(tmp_path / "runs" / "dog")
+    hub.repos.clear()
+    hub.faults["xet-write-token"] = 403
+    done = publish(hub, tmp_path, HF_HUB_DISABLE_XET="0")
+    hub.faults.clear()
+    assert done.returncode == 74, done.stderr
+    assert "this token may not write to anna/dog" in done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    assert TOKEN.encode() not in everything(tmp_path)
