@@ -21,7 +21,7 @@ from webui.forms.document import read, set_value
 from webui.forms.methods import BASES, method, methods
 from webui.forms.quality import QUALITIES
 from webui.forms.told import told
-from webui.forms.words import token
+from webui.forms.words import Words, token
 from webui.workspace import Workspace
 
 
@@ -127,6 +127,13 @@ def test_words_stand_where_the_recipes_did(pictures):
     assert recipe.adapters[0].token == "<my-owl>"
     assert recipe.adapters[0].init == "owl"
     assert recipe.sample.prompts[0] == "a photo of <my-owl> in a bucket"
+
+
+def test_only_whole_words_are_put_in():
+    words = Words(method("dreambooth_lora"), "ohwx", "owl")
+    text = "a doghouse, dogs, sks-like, <dog>, hotdog and sksdog"
+    assert words.put_in(text) == text
+    assert words.put_in("sks dog, a dog, dog, sks") == "ohwx owl, an owl, owl, ohwx"
 
 
 @pytest.mark.parametrize("name", ["dreambooth_lora", "pivotal", "lora", "full_sd35_medium"])

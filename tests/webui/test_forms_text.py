@@ -196,6 +196,13 @@ def test_comments_stay_in_their_column():
     )
 
 
+def test_a_switch_is_no_number():
+    assert not same(1, True)
+    assert not same({"a": [0]}, {"a": [False]})
+    assert same({"a": (1,)}, {"a": [1.0]})
+    assert set_value("train:\n  batch: 1\n", "train.batch", True) == "train:\n  batch: true\n"
+
+
 def test_a_member_keeps_what_both_have():
     text = "train:\n  steps: 5\n  optimizer:  # mine\n    name: adamw\n    betas: [0.8, 0.9]\n    weight_decay: 0.1  # keep\n"
     after = set_value(text, "train.optimizer", "adafactor")

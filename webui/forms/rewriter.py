@@ -60,8 +60,8 @@ class Rewriter:
 
     def _clear(self, at: int, gone: Sequence[tuple[int, int]]) -> int:
         """Where lines are put in that were to follow one that goes: at the end of the line before it."""
-        while inside := next((start for start, end in gone if start < at < end), None):
-            at = spans.line_end(self.source, spans.line_start(self.source, inside - 1)) if inside else 0
+        while (inside := next((start for start, end in gone if start < at < end), None)) is not None:
+            at = spans.line_end(self.source, spans.line_start(self.source, inside - 1))
         return at
 
     @property
