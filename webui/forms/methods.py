@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from tuner.adapters.lora import LoRA
 from tuner.adapters.textual_inversion import TextualInversion
 from tuner.commands.arguments import MAIN_RECIPE
 from tuner.data.sources import PairSource
@@ -141,8 +140,3 @@ def _subject(recipe: Recipe) -> str:
         if found := _CLASS.search(source.caption or ""):
             return found["word"]
     return next((a.init or "" for a in recipe.adapters if isinstance(a, TextualInversion)), "")
-
-
-def rank_of(recipe: Recipe) -> int | None:
-    """How much a recipe's LoRA can learn; None without one."""
-    return next((adapter.rank for adapter in recipe.adapters if isinstance(adapter, LoRA)), None)
