@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tuner import atomic
 from tuner.dataset import Dataset
 from tuner.dataset.advice import Advice, advise, near_duplicates
 from tuner.dataset.crops import Crop, crop
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from tuner.data.listing import Refused
     from tuner.dataset.record import Picture, Waiting
     from tuner.sections import DataOptions
+
+_OLD_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,10 @@ def make(workspace: Workspace, name: str) -> str:
 
 def tidy(workspace: Workspace) -> None:
     """Put in order what a killed server left in any dataset; for the server's start. Raises: StorageError."""
+    for path in workspace.datasets.iterdir():
+        # of a dataset that was being deleted, or made; the latter takes no time, so an old one has no maker any more
+        if atomic.TEMPORARY.match(path.name) and time.time() - path.stat().st_mtime > _OLD_S:
+            shutil.rmtree(path, ignore_errors=True)
     for row in rows(workspace):
         if not row.problem:
             Dataset.open(workspace.dataset(row.id))
@@ -116,7 +125,7 @@ def rows(workspace: Workspace) -> list[Row]:
             continue
         try:
             contents = Dataset(path).contents()
-            changed_s = max((path / "dataset.json").stat().st_mtime, path.stat().st_mtime)
+            changed_s = max(one.stat().st_mtime for one in (path, path / "images", path / "dataset.json"))
         except TunerError as error:
             found.append(Row(path.name, path.name, 0, 0.0, error.message))
             continue

@@ -105,18 +105,23 @@ class Uploads:
                 verdict = core.Verdict(names.display(name), accepted=False, reason=refused.reason)
                 await to_thread.run_sync(land, dataset, dataset.incoming, [verdict])
                 return JSONResponse({"error": refused.reason, "verdicts": [asdict(verdict)]}, refused.status)
-            limits = core.Limits(
-                file_bytes=self.quota.file_bytes,
-                zip_bytes=self.quota.zip_bytes,
-                expanded_bytes=self.quota.zip_bytes,
-                room_bytes=share.left,
-                workers=1,
-            )
             # A decoder is never given up half way: what it does is over in seconds, and then the file has its verdict.
-            look = functools.partial(core.intake, dataset, name, file, limits)
+            look = functools.partial(self._look, dataset, name, file, share)
             verdicts = await to_thread.run_sync(look, limiter=self.decoders)
-            await to_thread.run_sync(self.space.grown, dataset.path)
         return JSONResponse({"verdicts": [asdict(verdict) for verdict in verdicts]})
+
+    def _look(self, dataset: core.Dataset, name: str, file: Path, share: Share) -> list[core.Verdict]:
+        limits = core.Limits(
+            file_bytes=self.quota.file_bytes,
+            zip_bytes=self.quota.zip_bytes,
+            expanded_bytes=self.quota.zip_bytes,
+            room_bytes=share.left,  # of now: others may have taken some while this one waited
+            workers=1,
+        )
+        try:
+            return core.intake(dataset, name, file, limits)
+        finally:
+            self.space.grown(dataset.path)
 
 
 async def _receive(body: AsyncIterator[bytes], file: Path, limit: int, share: Share) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, replace
 
@@ -82,12 +83,16 @@ def test_a_dataset_that_cannot_be_opened_is_listed_with_the_reason(workspace):
     assert rows[good].problem == ""
     assert "dataset.json" in rows[bad].problem
     assert rows["a folder"].problem
+    left = [workspace.datasets / f".tmp-x-1-0000000{n}" for n in range(2)]
+    for path in left:
+        path.mkdir()
+    os.utime(left[0], (0, 0))
     datasets.tidy(workspace)
+    assert [path.exists() for path in left] == [False, True]
 
 
 def many(workspace, number):
     """A dataset of that many pictures, whose files are links to one."""
-    import os
     import random
 
     id = datasets.make(workspace, "many")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 FILE = "history.json"
 MAX_STEPS = 100
 """Edits that can be taken back; older ones are forgotten, and what they removed goes for good."""
-MAX_CAPTIONS = 100_000
-"""Captions that all the edits remember together."""
+MAX_TEXT = 4_000_000
+"""Characters of captions that all the edits remember together; the latest edit is remembered whatever its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,9 @@ class History:
     def plus(self, step: Step) -> History:
         """After one more edit; what was taken back cannot be done again then."""
         done = [*self.done, step][-MAX_STEPS:]
-        while len(done) > 1 and sum(len(one.before) for one in done) > MAX_CAPTIONS:
-            del done[0]
+        sizes = [sum(map(len, (*one.before.values(), *one.after.values()))) for one in done]
+        while len(done) > 1 and sum(sizes) > MAX_TEXT:
+            del done[0], sizes[0]
         return History(tuple(done))
 
     def back(self) -> tuple[History, Step | None]:

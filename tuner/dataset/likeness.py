@@ -24,6 +24,12 @@ _ROUNDING = 1 / 12
 """Variance of what rounding to whole levels adds to a pixel."""
 
 
+def within(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """`size` (W, H) scaled down so that its longer side has at most `side` pixels."""
+    scale = min(1.0, side / max(size))
+    return (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+
+
 def dhash(image: Image.Image) -> str:
     """64 bits, 16 hexadecimal digits: at 8 x 8 places, whether the picture is brighter to the right (N. Krawetz)."""
     import numpy as np
@@ -45,8 +51,7 @@ def sharpness(image: Image.Image) -> float:
     """
     import numpy as np
 
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    small = image.resize(within(image.size, SIDE), Image.Resampling.BOX)
     gray = np.asarray(small.convert("L"), dtype=np.float32)
     laplacian = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * gray[1:-1, 1:-1]
     slopes = float(np.square(np.diff(gray, axis=0)).mean() + np.square(np.diff(gray, axis=1)).mean())

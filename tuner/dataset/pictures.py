@@ -45,8 +45,12 @@ def make(data: bytes, name: str, folder: Path) -> Picture:
     notes = header.notes
     if header.transparent and decoded.tobytes() != images.decode(data, label, "black").tobytes():
         notes = (*notes, _ALPHA_NOTE)
-    pixels = decoded.tobytes()
-    image = Image.frombytes("RGB", decoded.size, pixels)  # nothing of the file but its pixels
+    size, pixels = decoded.size, decoded.tobytes()
+    del decoded  # a picture of 64 MP takes 200 MB, each time
+    digest = hashlib.sha256(b"%dx%d:" % size)
+    digest.update(pixels)
+    image = Image.frombytes("RGB", size, pixels)  # nothing of the file but its pixels
+    del pixels
     id = fresh_id()
     ending = ".jpg" if header.format in _LOSSY and image.width * image.height > EXACT_PIXELS else ".png"
     small = thumbnail(image)
@@ -62,7 +66,7 @@ def make(data: bytes, name: str, folder: Path) -> Picture:
         height=image.height,
         bytes=size_bytes,
         source=header.format,
-        pixels=hashlib.sha256(b"%dx%d:" % image.size + pixels).hexdigest(),
+        pixels=digest.hexdigest(),
         dhash=likeness.dhash(small),
         tiny=likeness.tiny(small),
         sharpness=round(likeness.sharpness(image), 4),
@@ -71,9 +75,9 @@ def make(data: bytes, name: str, folder: Path) -> Picture:
 
 
 def thumbnail(image: Image.Image) -> Image.Image:
-    small = image.copy()
-    small.thumbnail((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return small
+    """As small as is needed, and never larger than the picture."""
+    size = likeness.within(image.size, THUMB_SIDE)
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def make_thumbnail(source: Path, target: Path) -> None:
