@@ -83,3 +83,9 @@ def test_gradio_parts_that_open_doors_by_themselves_are_off(built):
     assert not blocks.ssr_mode
     assert not blocks.api_open
     assert not blocks.analytics_enabled
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "a\\b", "a\x00", "a\nb", "a\x85b", "a/b", "../.."], ids=range(9))
+def test_names_that_no_file_of_ours_has_find_no_door(name):
+    assert routes.find("GET", "/media/sample/dog-1/10/0") is not None
+    assert routes.find("GET", f"/media/sample/{name}/10/0") is None
