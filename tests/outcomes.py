@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -75,4 +77,6 @@ def trained(kind: str = "lora") -> Path:
             "save": {"every": 1, "keep": 10},
         }
     )
-    return tuner.run(recipe, run_dir=Path(tempfile.mkdtemp(prefix="outcome-")) / kind).run_dir
+    place = Path(tempfile.mkdtemp(prefix="outcome-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return tuner.run(recipe, run_dir=place / kind).run_dir
