@@ -22,6 +22,7 @@ COMMANDS = [
     [],
     ["--help"],
     ["run", "--help"],
+    ["ui", "--help"],
     ["ls", "--json"],
     ["cat", "lora"],
     ["token"],
