@@ -131,7 +131,7 @@ async def _receive(body: AsyncIterator[bytes], file: Path, limit: int, share: Sh
         async for piece in body:
             size += len(piece)
             if size > limit:
-                raise _TooMuch(413, _over(size, limit))
+                raise _TooMuch(413, f"more than the limit of {megabytes(limit)}")
             if not share.take(len(piece)):
                 raise _TooMuch(507, "no room is left for it; remove datasets that are not needed")
             pieces.append(piece)
