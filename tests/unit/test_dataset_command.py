@@ -70,7 +70,7 @@ def test_what_is_said_to_people(tuner, here):
     path = said.splitlines()[0]
     said = tuner("dataset", "add", path, "photos")
     assert "broken.png: refused: text, not a picture" in said
-    assert "2 pictures taken in, 1 files refused" in said
+    assert "2 pictures taken in, 1 file refused" in said
     assert f"data.images.path={path}/images" in said
     assert "a dog" in tuner("dataset", "show", path)
     assert "64x48" in tuner("dataset", "crops", path)

@@ -58,6 +58,7 @@ def add(
 ) -> int:
     """Take in pictures and captions; each file gets a verdict. Exit code 65 where not one was of use."""
     from ..data.images import MAX_BYTES
+    from ..data.listing import count
     from ..dataset import Limits, intake_paths
 
     dataset = opened(name)
@@ -73,13 +74,15 @@ def add(
         return code
     taken = sum(verdict.accepted and verdict.kind == "picture" for verdict in verdicts)
     refused = sum(not verdict.accepted for verdict in verdicts)
-    typer.echo(f"{taken} pictures taken in, {refused} files refused; data.images.path={dataset.images}")
+    said = f"{count(taken, 'picture')} taken in, {count(refused, 'file')} refused"
+    typer.echo(f"{said}; data.images.path={dataset.images}")
     return code
 
 
 @app.command()
 def ls(place: Place = None, as_json: AsJson = False) -> None:
     """List the datasets of the workspace."""
+    from ..data.listing import count
     from ..dataset.place import datasets, default_place
 
     folder = place or default_place()
@@ -90,7 +93,7 @@ def ls(place: Place = None, as_json: AsJson = False) -> None:
     if found:
         rows = [(id, str(len(one.pictures)), one.name) for id, one, _ in found]
         typer.echo(columns(rows, ("id", "pictures", "name")))
-    typer.echo(f"{folder}: {len(found)} datasets; TUNER_WORKSPACE sets the place")
+    typer.echo(f"{folder}: {count(len(found), 'dataset')}; TUNER_WORKSPACE sets the place")
 
 
 @app.command()
@@ -176,13 +179,14 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write pictures and captions (metadata.jsonl) as one zip."""
+    from ..data.listing import count
     from ..dataset.export import export as write
 
     written = write(opened(name), out)
     if as_json:
         emit(written)
         return
-    typer.echo(f"{written.path}: {written.pictures} pictures, {written.bytes / 1e6:.1f} MB")
+    typer.echo(f"{written.path}: {count(written.pictures, 'picture')}, {written.bytes / 1e6:.1f} MB")
 
 
 @app.command()
