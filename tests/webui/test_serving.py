@@ -111,6 +111,7 @@ def test_beyond_this_machine_there_is_always_a_login(tmp_path):
         assert get(port, "/")[0] == 303
         assert get(port, "/", Host=f"gpu.example:{port}")[0] == 303
         assert get(port, "/", Host="gpu.other")[0] == 400
+        assert "encrypted" in process.stdout.readline()
         assert get(port, "/theme.css")[0] == 401
         process.send_signal(signal.SIGTERM)
         process.wait(10)

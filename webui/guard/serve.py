@@ -118,6 +118,8 @@ def serve(options: Options, say: Callable[[str], None]) -> None:
             say(f"tuner is at {address}   (stop it with Ctrl-C; runs and jobs go on)")
             if password is not None and password.generated:
                 say(f"password: {password.text}")
+            if not options.local:
+                say("nothing is encrypted on the way: across networks of others use `ssh -L` or a proxy with https")
             if options.open:
                 webbrowser.open(address)
 
