@@ -73,9 +73,7 @@ def routes(workspace: Workspace) -> list[Route]:
         dataset = Dataset(workspace.dataset(_part(request, "dataset")))
         name = dataset.contents().name
         if not exporting.acquire(blocking=False):
-            return PlainTextResponse(
-                "another dataset is being packed; try again soon", 429, {"Retry-After": "5"}
-            )
+            return PlainTextResponse("another dataset is being packed; try again soon", 429, {"Retry-After": "5"})
         folder = tempfile.mkdtemp(prefix="export-")
         gone = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
         try:
