@@ -63,12 +63,16 @@ class Server:
         """As a crash does it."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        self._gone(self.process)
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(20)
+            self._gone(self.process)
+
+    def _gone(self, process) -> None:
+        process.wait(20)
+        process.stdout.close()
 
 
 class Visitor:

@@ -147,7 +147,7 @@ def test_from_dropped_photos_to_a_file(browser, server, dropped, tmp_path):
         assert np.abs(pictures[0] - pictures[1]).mean() > 1  # strength 0 against 1
     _changes_the_picture(file)
     journal = [json.loads(line) for line in (server.workspace / "runs/story-1/journal.jsonl").read_text().splitlines()]
-    assert [row["event"] for row in journal if row["event"] in ("started", "resumed")] == ["started", "resumed"]
+    assert any(row["event"] == "resumed" for row in journal)
 
 
 def _set_steps(seen, steps: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import gradio as gr
-from markupsafe import Markup
 
 from webui.html import render
 from webui.views.compare import MOST_RUNS
@@ -32,7 +31,7 @@ def build(desk: Desk) -> Compare:
         if len(names) < 2:
             return render("compare.html", comparison=None)
         found = compared([desk.workspace.run(name) for name in names])
-        charts = [Markup(panel.svg()) for panel in found.panels]  # made by an escaping template of ours
+        charts = [panel.svg() for panel in found.panels]
         return render("compare.html", comparison=found, charts=charts)
 
     runs.change(show, runs, page, api_visibility="private")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-from markupsafe import Markup
 
 from tuner import control
 from webui.html import render
@@ -20,6 +19,8 @@ from webui.views.state import Head
 from .desk import Desk, Shared
 from .events import guarded, nothing, panel
 
+STOPS = {"stop": False, "stop-now": True}
+"""Whether a stop is one without saving."""
 _ORDER = ("resume", "stop", "stop-now", "save", "sample")
 
 
@@ -60,7 +61,10 @@ def build(desk: Desk, shared: Shared) -> Monitor:
     def asking(command: str) -> Any:
         @guarded
         def ask(run: str) -> Any:
-            control.request(desk.workspace.run(run), command)
+            if command in STOPS:  # a run that still makes ready heeds a signal alone
+                desk.queue.stop_run(desk.workspace.run(run).name, now=STOPS[command])
+            else:
+                control.request(desk.workspace.run(run), command)
             return show(desk, run, None)
 
         return ask
@@ -135,5 +139,5 @@ def _button(head: Head, name: str) -> Any:
 
 def _charts(view: MonitorView) -> str:
     assert view.curves is not None
-    shown = [Markup(panel.svg()) for panel in view.curves.panels]  # made by an escaping template of ours
+    shown = [panel.svg() for panel in view.curves.panels]
     return render("charts.html", charts=shown, note=view.curves.note)

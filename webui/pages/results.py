@@ -14,7 +14,7 @@ from webui.html import render
 from webui.jobs.job import Job
 from webui.media import FILES
 from webui.views import adapter_files, words
-from webui.views.results import Results, Saved, results
+from webui.views.results import Figure, Results, Saved, results
 
 from . import telling
 from .desk import Desk, Shared
@@ -82,7 +82,7 @@ def show(desk: Desk, run: str | None, chosen: str | None) -> str:
     path = desk.workspace.run(run)
     found = results(path)
     save = _chosen(found, chosen) if found.saves else None
-    figures = [figure.name for figure in (save.figures if save else ())][:_COLUMNS]
+    figures = [_column(figure) for figure in (save.figures if save else ())][:_COLUMNS]
     return render(
         "results.html",
         run=run,
@@ -116,7 +116,7 @@ def _step(save: Saved) -> list[str]:
 
 
 def _row(save: Saved, chosen: bool, names: list[str]) -> dict[str, Any]:
-    values = {figure.name: figure.adapter for figure in save.figures}
+    values = {_column(figure): figure.adapter for figure in save.figures}
     return {
         "key": _key(save),
         "title": save.title,
@@ -126,6 +126,11 @@ def _row(save: Saved, chosen: bool, names: list[str]) -> dict[str, Any]:
         "figures": [values.get(name, "") for name in names],
         "chosen": chosen,
     }
+
+
+def _column(figure: Figure) -> str:
+    """Two judges may be asked the same question."""
+    return f"{figure.name} ({figure.judge})"
 
 
 def _files(desk: Desk, run: str, save: Saved) -> list[dict[str, Any]]:
