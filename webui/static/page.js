@@ -25,6 +25,44 @@
     if (versus && event.target.type === "range") versus.style.setProperty("--at", event.target.value + "%");
   });
 
+  // The numbers under the pointer, read from what the chart was drawn from.
+  const hint = () => {
+    let box = document.getElementById("chart-hint");
+    if (!box) {
+      box = document.createElement("div");
+      box.id = "chart-hint";
+      document.body.append(box);
+    }
+    return box;
+  };
+  document.addEventListener("pointermove", (event) => {
+    const plot = event.target.closest && event.target.closest("svg.chart-plot");
+    const box = document.getElementById("chart-hint");
+    if (!plot) {
+      if (box) box.hidden = true;
+      return;
+    }
+    const place = plot.getBoundingClientRect();
+    const x0 = +plot.dataset.x0, x1 = +plot.dataset.x1;
+    const at = x0 + ((event.clientX - place.left) / place.width) * (x1 - x0);
+    const lines = [];
+    let step = null;
+    for (const line of plot.querySelectorAll("g.chart-line")) {
+      const points = line.dataset.points.split(" ").filter(Boolean).map((pair) => pair.split(",").map(Number));
+      if (!points.length) continue;
+      const near = points.reduce((best, point) => (Math.abs(point[0] - at) < Math.abs(best[0] - at) ? point : best));
+      if (step === null || Math.abs(near[0] - at) < Math.abs(step - at)) step = near[0];
+      lines.push(`${line.dataset.name}: ${near[1]}`);
+    }
+    if (step === null) return;
+    const shown = hint();
+    shown.textContent = [`${plot.dataset.xLabel} ${step}`, ...lines].join("\n");
+    shown.hidden = false;
+    const right = event.clientX + 14 + shown.offsetWidth > innerWidth;
+    shown.style.left = `${right ? event.clientX - 14 - shown.offsetWidth : event.clientX + 14}px`;
+    shown.style.top = `${event.clientY + 14}px`;
+  });
+
   // A page that is drawn anew closes what the server knows nothing of; what a person opened stays open.
   const opened = new Map();
   document.addEventListener("click", (event) => {
