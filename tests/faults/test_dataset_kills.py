@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import pytest
 from dropped import encoded, said, sound, zipped
@@ -26,7 +27,9 @@ CALLS = ("replace", "rename", "fsync", "mkdir", "unlink", "rmdir")
 
 def dies_before(number, work):
     """Run `work` in a child that is killed before its `number`-th change of the disk; whether it got to its end."""
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, none of which hold our locks
+        child = os.fork()
     if child == 0:
         left = [number]
 

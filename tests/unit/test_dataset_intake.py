@@ -381,6 +381,15 @@ def test_a_zip_pairs_its_own_captions(dataset):
     sound(dataset)
 
 
+def test_a_zip_dropped_again_has_nothing_new(dataset):
+    data = zipped([("1.png", encoded(1)), ("1.txt", b"one")])
+    intake(dataset, "a.zip", data)
+    whole, picture, caption = intake(dataset, "a.zip", data)
+    assert whole.reason == "no picture in it is new"
+    assert picture.reason == "an exact copy of 1.png, which is here already"
+    assert caption.reason == "its picture is here already; drop 1.txt alone to change the caption"
+
+
 # a folder of datasets, and training
 
 

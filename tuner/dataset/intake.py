@@ -117,7 +117,8 @@ def _unpack(dataset: Dataset, name: str, path: Path, limits: Limits) -> list[Ver
             notes = [f"{count(taken, 'picture')} of {count(len(files.members), 'file')} taken in"]
             if files.system:
                 notes.append(f"{count(len(files.system), 'hidden file')} left out: {some(files.system, 5)}")
-            reason = "" if taken else "no picture in it can be used"
+            copies = any(one.picture and one.kind == "picture" for one in verdicts)
+            reason = "" if taken else "no picture in it is new" if copies else "no picture in it can be used"
             return [Verdict(label, accepted=taken > 0, reason=reason, notes=tuple(notes), kind="zip"), *verdicts]
     except DataError as error:
         return land(dataset, dataset.incoming, [beside.refusal(label, error, "zip")])
