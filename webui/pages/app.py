@@ -76,7 +76,7 @@ def build(workspace: Workspace) -> gr.Blocks:
         _clock(desk, shared, screens)
         _run_chosen(desk, shared, screens)
         _visit(desk, page, shared, screens, memory)
-        compare_tab.select(lambda: gr.update(choices=desk.run_choices()), None, comparing.runs, **QUIET)
+        compare_tab.select(lambda chosen: compare.offered(desk, chosen), comparing.runs, comparing.runs, **QUIET)
         train_tab.select(
             lambda chosen: gr.update(choices=train.sets(desk), value=chosen),
             dropping.dataset,

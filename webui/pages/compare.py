@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -36,3 +37,11 @@ def build(desk: Desk) -> Compare:
 
     runs.change(show, runs, page, api_visibility="private")
     return Compare(runs)
+
+
+def offered(desk: Desk, chosen: list[str]) -> Any:
+    """The picker with the runs of this moment; where none is chosen yet, the latest two are."""
+    there = desk.run_choices()
+    ids = [name for _, name in there]
+    kept = [name for name in chosen if name in ids]
+    return gr.update(choices=there, value=kept or (ids[:2] if len(ids) > 1 else []))
