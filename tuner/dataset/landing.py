@@ -108,8 +108,6 @@ def _place_picture(change: Change, made: Made, known: dict[str, Picture]) -> Ver
     picture, contents = made.picture, change.contents
     if twin := known.get(picture.pixels):
         reason = f"an exact copy of {twin.name}, which is here already"
-        if made.caption:
-            reason += "; the caption beside it is not used either"
         return Verdict(picture.name, accepted=False, reason=reason, kind="picture", picture=twin.id)
     if len(contents.pictures) >= MAX_PICTURES:
         return Verdict(picture.name, accepted=False, reason=_FULL.format(MAX_PICTURES), kind="picture")
