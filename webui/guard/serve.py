@@ -194,7 +194,7 @@ def build(
 
     parent = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     parent.router.routes.extend(own.routes(workspace, door))
-    blocks, looks = _within_a_loop(partial(_mounted, parent, page or partial(_page, workspace)))
+    blocks, looks = _within_a_loop(partial(_mounted, parent, page or partial(_page, workspace, door is not None)))
     mounted = gradio_app(parent)
 
     def stop() -> None:
@@ -247,9 +247,9 @@ def _mounted(parent: FastAPI, page: Callable[[], Page]) -> Page:
     return blocks, looks
 
 
-def _page(workspace: Workspace) -> Page:
+def _page(workspace: Workspace, login: bool) -> Page:
     pages, look = (importlib.import_module(f"webui.{name}") for name in ("pages", "pages.look"))
-    return pages.build(workspace), look.launch_options()
+    return pages.build(workspace, login=login), look.launch_options()
 
 
 def gradio_app(parent: FastAPI) -> GradioApp:

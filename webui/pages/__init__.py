@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from webui.workspace import Workspace
 
 
-def build(workspace: Workspace) -> gr.Blocks:
-    """Every screen of a workspace, as one page."""
+def build(workspace: Workspace, *, login: bool = False) -> gr.Blocks:
+    """Every screen of a workspace, as one page; with a way out where there is a `login`."""
     from .app import build as build_app
 
-    return build_app(workspace)
+    return build_app(workspace, login=login)

@@ -8,13 +8,14 @@ from typing import Any
 import gradio as gr
 
 from tuner.errors import TunerError
+from webui.html import render
 from webui.jobs.queue import Queue
 from webui.views.monitor import Seen
 from webui.workspace import Workspace
 
 from . import compare, monitor, photos, results, start, train, tryit
 from .desk import COMPARE, PHOTOS, RUNS, START, TRAIN, Desk, Shared, run_picker
-from .events import QUIET, fault, nothing
+from .events import QUIET, fault, nothing, panel
 
 TICK_S = 1.5
 """Between two looks at the run and the queue; each costs some milliseconds where nothing changed."""
@@ -46,8 +47,8 @@ class Screens:
     compare: compare.Compare
 
 
-def build(workspace: Workspace) -> gr.Blocks:
-    """Every screen of a workspace, as one page."""
+def build(workspace: Workspace, *, login: bool = False) -> gr.Blocks:
+    """Every screen of a workspace, as one page; with a way out where there is a `login`."""
     desk = Desk(workspace, Queue(workspace))
     with gr.Blocks(title="tuner", analytics_enabled=False) as page:
         memory = gr.BrowserState({}, storage_key=_REMEMBERED, secret=_NO_SECRET)
@@ -72,6 +73,8 @@ def build(workspace: Workspace) -> gr.Blocks:
                         trying = tryit.build(desk, shared)
             with gr.Tab("Compare", id=COMPARE) as compare_tab:
                 comparing = compare.build(desk)
+        if login:
+            panel(render("leave.html"), elem_id="leave")
         screens = Screens(starting, dropping, training, watching, having, trying, comparing)
         _clock(desk, shared, screens)
         _run_chosen(desk, shared, screens)

@@ -44,6 +44,9 @@ def build(desk: Desk, shared: Shared) -> Panel:
         panel(render("publish.html"))
         with gr.Row(equal_height=True):
             repo = gr.Textbox(label="Name there", placeholder="your-name/my-dog", max_length=96, elem_id="repo")
+            licence = gr.Textbox(
+                label="Licence", placeholder="only where the base names none", max_length=60, elem_id="licence"
+            )
             private = gr.Checkbox(label="Private: only you see it", value=True, elem_id="private")
         publish = gr.Button("Publish", elem_id="do-publish")
 
@@ -61,17 +64,21 @@ def build(desk: Desk, shared: Shared) -> Panel:
         return show(desk, run, chosen), chosen
 
     @guarded
-    def send(run: str | None, chosen: str | None, name: str, only_me: bool) -> str:
+    def send(run: str | None, chosen: str | None, name: str, terms: str, only_me: bool) -> str:
         if not run:
             raise UsageError("there is no run to publish", "choose one above")
         path = desk.workspace.run(run)
         save = _chosen(results(path), chosen)
-        words_ = ["publish", "--json", *_step(save), *([] if only_me else ["--public"]), "--", str(path), name.strip()]
-        desk.queue.add("publish", f"Publish as {name.strip()}", words_, device="none", run=path.name)
+        name, terms = name.strip(), terms.strip()
+        if not name:
+            raise UsageError("the repository has no name", "write it as your-name/my-dog")
+        said = [*_step(save), *([f"--license={terms}"] if terms else []), *([] if only_me else ["--public"])]
+        command = ["publish", "--json", *said, "--", str(path), name]
+        desk.queue.add("publish", f"Publish as {name}", command, device="none", run=path.name)
         return show(desk, run, chosen)
 
     page.click(act, [shared.run, step], [page, step], api_visibility="private")
-    publish.click(send, [shared.run, step, repo, private], page, api_visibility="private")
+    publish.click(send, [shared.run, step, repo, licence, private], page, api_visibility="private")
     return Panel(page, step)
 
 

@@ -78,7 +78,9 @@ def build(desk: Desk, shared: Shared) -> TryIt:
         run: str, text: str, without: str, save: str, number: float, many: float, scale: float, strong: float
     ) -> Any:
         words = _words(desk, run, text, without, save, number, many, scale)
-        return _queue(desk, run, f"Try it: {text}", [f"--x=strength=0,{strong:g}", *words])
+        return _queue(
+            desk, run, f"Try it: {text}", [f"--x=strength=0,{strong:g}" if strong else "--x=strength=0", *words]
+        )
 
     @guarded
     def grid(
