@@ -170,3 +170,9 @@ def test_folders_alone_are_no_files(dataset):
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr(zipfile.ZipInfo("folder/"), b"")
     assert intake(dataset, "a.zip", out.getvalue())[0].reason == "holds no files"
+
+
+def test_a_file_without_a_name_costs_the_others_nothing(dataset):
+    """zipfile of Python 3.11 asks such a name for its last letter."""
+    verdicts = intake(dataset, "a.zip", zipped([("\0", encoded(1)), ("b.png", encoded(2))]))
+    assert said(verdicts) == [("a.zip", True), ("a file without a name", True), ("b.png", True)]

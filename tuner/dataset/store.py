@@ -214,8 +214,7 @@ class Change:
                 if name.partition(".")[0] not in {file.partition(".")[0] for file in removed}:
                     (dataset.removed / name).unlink(missing_ok=True)
             sweep(dataset.incoming)
-        here = _names(dataset.images)
-        stale = [name for name in self.rows if _ours(name) and name not in here]
+        stale = [name for name in self.rows.keys() - _names(dataset.images) if _ours(name)]
         for name in stale:
             del self.rows[name]
         if stale:

@@ -78,7 +78,7 @@ def opened(path: Path, limits: Limits) -> Iterator[Opened]:
 
 
 def _listed(archive: zipfile.ZipFile, size_bytes: int, limits: Limits) -> Opened:
-    infos = [info for info in archive.infolist() if not info.is_dir()]
+    infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
     system = [info for info in infos if names.kind(info.filename) == "system"]
     files = [info for info in infos if names.kind(info.filename) != "system"]
     if len(files) > limits.zip_files:
