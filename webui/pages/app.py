@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from tuner.errors import TunerError
+from webui import datasets
 from webui.html import render
 from webui.jobs.queue import Queue
 from webui.views.monitor import Seen
@@ -50,6 +51,8 @@ class Screens:
 def build(workspace: Workspace, *, login: bool = False) -> gr.Blocks:
     """Every screen of a workspace, as one page; with a way out where there is a `login`."""
     desk = Desk(workspace, Queue(workspace))
+    datasets.tidy(workspace)  # what a killed server left
+    desk.queue.refresh()  # jobs wait for no visitor
     with gr.Blocks(title="tuner", analytics_enabled=False) as page:
         memory = gr.BrowserState({}, storage_key=_REMEMBERED, secret=_NO_SECRET)
         timer = gr.Timer(TICK_S)

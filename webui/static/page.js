@@ -79,9 +79,12 @@
 
   // Files: one request each, a few at a time; the answers are verdicts, shown as text.
   const AT_ONCE = 4;
+  const places = new WeakMap();
   const send = async (dataset, file) => {
     try {
-      const answer = await fetch(`/upload/${encodeURIComponent(dataset)}?name=${encodeURIComponent(file.name)}`, {
+      // with its place in a dropped folder, so that a/1.txt is not taken for the caption of b/1.jpg
+      const name = encodeURIComponent(places.get(file) || file.webkitRelativePath || file.name);
+      const answer = await fetch(`/upload/${encodeURIComponent(dataset)}?name=${name}`, {
         method: "POST",
         body: file,
         headers: { "content-type": "application/octet-stream" },
@@ -95,7 +98,11 @@
   };
   const filesOf = async (items) => {
     const walk = async (entry) => {
-      if (entry.isFile) return [await new Promise((ok, no) => entry.file(ok, no))];
+      if (entry.isFile) {
+        const file = await new Promise((ok, no) => entry.file(ok, no));
+        places.set(file, entry.fullPath.replace(/^\/+/, ""));
+        return [file];
+      }
       const reader = entry.createReader();
       const found = [];
       for (;;) {
