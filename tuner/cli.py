@@ -15,19 +15,24 @@ import typer
 from . import __version__
 from .commands import (
     cache,
+    dataset,
     doctor,
     evaluate,
     export,
     faults,
     generate,
+    grid,
     import_file,
     inspect,
+    package,
+    publish,
     quickstart,
     recipes,
     run,
     runs,
     study,
     token,
+    ui,
 )
 
 OVERVIEW = """\
@@ -71,11 +76,13 @@ def overview(
 TRAIN, LOOK, USE, CARE = "Train", "Look before you run", "Use what came out", "Housekeeping"
 
 app.command("quickstart", rich_help_panel=TRAIN)(quickstart.quickstart)
+app.command("ui", rich_help_panel=TRAIN)(ui.ui)
 app.command("run", rich_help_panel=TRAIN)(run.run)
 app.command("runs", rich_help_panel=TRAIN)(runs.list_runs)
 app.command("stop", rich_help_panel=TRAIN)(runs.stop)
 app.command("save", rich_help_panel=TRAIN)(runs.save)
 app.command("sample", rich_help_panel=TRAIN)(runs.sample)
+app.add_typer(dataset.app, name="dataset", rich_help_panel=LOOK)
 app.command("check", rich_help_panel=LOOK)(study.check)
 app.command("plan", rich_help_panel=LOOK)(study.show_plan)
 app.command("show", rich_help_panel=LOOK)(study.show)
@@ -85,8 +92,11 @@ app.command("ls", rich_help_panel=LOOK)(recipes.ls)
 app.command("cat", rich_help_panel=LOOK)(recipes.cat)
 app.command("cp", rich_help_panel=LOOK)(recipes.cp)
 app.command("generate", rich_help_panel=USE)(generate.generate)
+app.command("grid", rich_help_panel=USE)(grid.grid)
 app.command("eval", rich_help_panel=USE)(evaluate.evaluate)
 app.command("export", rich_help_panel=USE)(export.export)
+app.command("package", rich_help_panel=USE)(package.package)
+app.command("publish", rich_help_panel=USE)(publish.publish)
 app.command("import", rich_help_panel=USE)(import_file.import_file)
 app.command("inspect", rich_help_panel=USE)(inspect.inspect)
 app.add_typer(cache.app, name="cache", rich_help_panel=CARE)

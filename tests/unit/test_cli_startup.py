@@ -22,6 +22,7 @@ COMMANDS = [
     [],
     ["--help"],
     ["run", "--help"],
+    ["ui", "--help"],
     ["ls", "--json"],
     ["cat", "lora"],
     ["token"],
@@ -31,6 +32,7 @@ COMMANDS = [
     ["plan", "--rehearse"],
     ["runs", "."],
     ["cache", "ls"],
+    ["dataset", "ls", "--in", "."],
     ["doctor"],
 ]
 

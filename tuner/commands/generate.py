@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..errors import UsageError
 from .arguments import AsJson
 from .output import emit
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from ..sampling import Shot
 
 OUT = Path("generated")
 
@@ -68,6 +63,7 @@ def generate(
 
     from ..console import Console
     from ..drawing import Drawing, draw, parse_adapter
+    from ..png_file import write_picture
     from ..sampling import SAMPLERS, Shot
 
     known = list(dict.fromkeys(name for names in SAMPLERS.values() for name in names))
@@ -91,7 +87,7 @@ def generate(
     console = Console(sys.stderr if as_json else sys.stdout)
     try:
         for file, shot, picture in zip(files, shots, draw(drawing, shots, console), strict=True):
-            write(file, picture, shot, drawing.names)
+            write_picture(file, picture, shot, drawing.names)
             console.say(f"{file}: {shot.prompt} (seed {shot.seed})")
     finally:
         console.close()
@@ -128,30 +124,3 @@ def destinations(out: Path, count: int) -> list[Path]:
     taken = [int(path.stem) for path in out.glob("*.png") if path.stem.isascii() and path.stem.isdigit()]
     first = max(taken, default=-1) + 1
     return [out / f"{number:04}.png" for number in range(first, first + count)]
-
-
-def write(file: Path, picture: Image, shot: Shot, adapters: list[str]) -> None:
-    """One PNG, whole or not at all, with its settings in the text chunk that other tools read. Raises: StorageError."""
-    from io import BytesIO
-
-    from PIL.PngImagePlugin import PngInfo
-
-    from .. import atomic
-
-    facts: dict[str, Any] = {
-        "Steps": shot.steps,
-        "Sampler": shot.scheduler,
-        "CFG scale": shot.guidance,
-        "Seed": shot.seed,
-        "Size": "x".join(map(str, shot.size)),
-    }
-    if adapters:
-        facts["Adapters"] = " ".join(adapters)
-    told = ", ".join(f"{key}: {value}" for key, value in facts.items())
-    info = PngInfo()
-    info.add_text("parameters", f"{shot.prompt}\nNegative prompt: {shot.negative}\n{told}")
-    data = BytesIO()
-    picture.save(data, format="PNG", pnginfo=info)
-    with atomic.storage(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write(file, data.getvalue())

@@ -90,6 +90,8 @@ class Header:
     """By content: JPEG, PNG, WEBP, GIF, TIFF, BMP, AVIF or HEIF."""
     notes: tuple[str, ...] = ()
     """What the user should know about how it is read."""
+    transparent: bool = False
+    """Whether some of it may be see-through."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -104,7 +106,7 @@ def read_header(data: bytes, name: str) -> Header:
     """
     with _opened(data, name) as image:
         width, height = _upright_size(image, _orientation(image, data))
-        return Header(width, height, _format(image), colour.notes(image))
+        return Header(width, height, _format(image), colour.notes(image), image.has_transparency_data)
 
 
 def decode(data: bytes, name: str, background: Colour) -> Image.Image:
@@ -126,16 +128,22 @@ def fit(image: Image.Image, size: tuple[int, int], place: tuple[float, float] = 
     """
     import numpy as np
 
-    scale = max(size[0] / image.width, size[1] / image.height)
+    return np.array(image.resize(size, Image.Resampling.LANCZOS, box=cut(image.size, size, place)))
+
+
+def cut(
+    size: tuple[int, int], target: tuple[int, int], place: tuple[float, float] = (0.5, 0.5)
+) -> tuple[float, float, float, float]:
+    """The box (left, top, right, bottom) in pixels of a picture of `size` that `fit` resamples to `target`."""
+    scale = max(target[0] / size[0], target[1] / size[1])
     box = []
-    for side, wanted, share in zip(image.size, size, place, strict=True):
+    for side, wanted, share in zip(size, target, place, strict=True):
         length = min(side, wanted / scale)
         # Whole source pixels, so that a picture that needs no scaling is cut and not blurred by half a pixel.
         start = min(round((side - length) * share), side - length)
         box.append((start, start + length))
     (left, right), (top, bottom) = box
-    cut = (left, top, min(right, image.width), min(bottom, image.height))
-    return np.array(image.resize(size, Image.Resampling.LANCZOS, box=cut))
+    return (left, top, min(right, size[0]), min(bottom, size[1]))
 
 
 def jitter(image: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:

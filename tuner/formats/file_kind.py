@@ -74,6 +74,10 @@ class FileKind(ABC):
             means nothing to this kind. The pipeline is as it was then.
         """
 
+    def set_strength(self, pipe: DiffusionPipeline, name: str, strength: float) -> bool:
+        """Change how strongly acts what is loaded under this name; False where it has to be loaded again for that."""
+        return False
+
     def unload(self, pipe: DiffusionPipeline, name: str) -> bool:
         """Take what was loaded under this name out of the pipeline; False where there is nothing of this kind."""
         return False

@@ -51,6 +51,11 @@ class HypernetworkKind(FileKind):
 
         return load_hypernetwork(pipe, file, header, strength, name)
 
+    def set_strength(self, pipe: DiffusionPipeline, name: str, strength: float) -> bool:
+        from .load_hypernetwork import strengthen_hypernetwork
+
+        return strengthen_hypernetwork(pipe, name, strength)
+
     def unload(self, pipe: DiffusionPipeline, name: str) -> bool:
         from .load_hypernetwork import unload_hypernetwork
 

@@ -32,6 +32,13 @@ def load_adapter(pipe: DiffusionPipeline, path: str | Path, strength: float = 1.
     Raises: DataError where a file is broken, of no known kind, or for another base, each with the reason; UsageError
         where the name is taken or the strength no number.
     """
+    put_in(pipe, path, strength, name)
+
+
+def put_in(
+    pipe: DiffusionPipeline, path: str | Path, strength: float = 1.0, name: str | None = None
+) -> Callable[[], None]:
+    """As `load_adapter`; gives what takes it off again, after which the pipeline is as it was."""
     if not math.isfinite(strength):
         raise UsageError(f"strength {strength} is not a number")
     if name is not None and (not name or "." in name):
@@ -52,3 +59,18 @@ def load_adapter(pipe: DiffusionPipeline, path: str | Path, strength: float = 1.
         for take_off in reversed(loaded):
             take_off()
         raise
+
+    def take_all_off() -> None:
+        for take_off in reversed(loaded):
+            take_off()
+
+    return take_all_off
+
+
+def set_strength(pipe: DiffusionPipeline, path: str | Path, name: str, strength: float) -> bool:
+    """Let what was loaded from `path` under this name act more or less, as if it had been loaded at that strength.
+
+    Returns: whether every file of it could be changed where it is; the others have to be loaded again.
+    """
+    kinds = {kind.name: kind for kind in (kind_of(read_header(file)) for file in find_files(Path(path)))}
+    return all(kind.set_strength(pipe, name, strength) for kind in kinds.values() if kind.scales)

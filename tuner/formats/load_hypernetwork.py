@@ -52,6 +52,21 @@ def load_hypernetwork(
     return lambda: detach(denoiser, name)
 
 
+def strengthen_hypernetwork(pipe: DiffusionPipeline, name: str, strength: float) -> bool:
+    """As `FileKind.set_strength`."""
+    from ..nn.hypernetwork import Hypernetwork
+    from ..nn.key_value_hooks import chain_of
+
+    for family in FAMILIES.values():
+        denoiser = pipe.components.get(family.denoiser)
+        chain = None if denoiser is None else chain_of(denoiser)
+        member = chain.members[name] if chain is not None and name in chain.members else None
+        if isinstance(member, Hypernetwork):
+            member.strength = strength
+            return True
+    return False
+
+
 def unload_hypernetwork(pipe: DiffusionPipeline, name: str) -> bool:
     """As `FileKind.unload`; with its last hypernetwork, the denoiser is as it was."""
     from ..nn.key_value_hooks import chain_of, detach

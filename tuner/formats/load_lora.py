@@ -67,6 +67,17 @@ def load_lora(pipe: DiffusionPipeline, file: Path, header: Header, strength: flo
     return take_off
 
 
+def strengthen_lora(pipe: DiffusionPipeline, name: str, strength: float) -> bool:
+    """As `FileKind.set_strength`."""
+    from torch import nn
+
+    parts = [module for module in pipe.components.values() if isinstance(module, nn.Module)]
+    layers = [layer for module in parts for layer in lora_layers(module, name).values()]
+    for layer in layers:
+        layer.set_scale(name, strength)
+    return bool(layers)
+
+
 def unload_lora(pipe: DiffusionPipeline, name: str) -> bool:
     """As `FileKind.unload`; with its last LoRA, every layer of the pipeline is the base's own again."""
     from torch import nn

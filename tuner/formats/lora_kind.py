@@ -45,6 +45,11 @@ class LoRAKind(FileKind):
 
         return load_lora(pipe, file, header, strength, name)
 
+    def set_strength(self, pipe: DiffusionPipeline, name: str, strength: float) -> bool:
+        from .load_lora import strengthen_lora
+
+        return strengthen_lora(pipe, name, strength)
+
     def unload(self, pipe: DiffusionPipeline, name: str) -> bool:
         from .load_lora import unload_lora
 

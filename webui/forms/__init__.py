@@ -1,0 +1,1 @@
+"""A recipe as a form: its fields, its text, its drafts, and what it would do. Imports neither gradio nor torch."""

@@ -1,0 +1,1 @@
+"""What stands between the network and the pages: everything is refused that is not named here."""

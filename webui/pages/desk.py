@@ -1,0 +1,51 @@
+"""What every page works with: the workspace, its queue, and the components that several pages share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from tuner import rundir
+from webui.jobs.queue import Queue
+from webui.workspace import Workspace
+
+START, PHOTOS, TRAIN, RUNS, COMPARE = "start", "photos", "train", "runs", "compare"
+"""Ids of the tabs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Made once for a server; holds nothing of a visitor."""
+
+    workspace: Workspace
+    queue: Queue
+
+    def run_choices(self) -> list[tuple[str, str]]:
+        """(what the picker says, id) of every run, the latest first; training that waits comes before all."""
+        waiting = [job.run for job in self.queue.waiting() if job.trains and job.run]
+        there = [summary.name for summary in rundir.runs(self.workspace.runs)]
+        return [(name, name) for name in dict.fromkeys([*waiting, *there])]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Components that more than one page reads or changes."""
+
+    tabs: gr.Tabs
+    run: gr.Dropdown
+    """The run that Monitor, Results and Try it are about; its value is the run's id."""
+    timer: gr.Timer
+
+
+def run_picker(desk: Desk, chosen: str | None = None) -> Any:
+    """The picker with the runs of this moment."""
+    choices = desk.run_choices()
+    ids = [name for _, name in choices]
+    return gr.update(choices=choices, value=chosen if chosen in ids else (ids[0] if ids else None))
+
+
+def free_run(workspace: Workspace, name: str) -> str:
+    """The name of a run directory that is not there yet: `<name>-<n>`."""
+    return rundir.RunDir.create(workspace.runs, name).path.name

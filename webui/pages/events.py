@@ -1,0 +1,74 @@
+"""What a page's own buttons and fields send, and how a handler's fault reaches the page."""
+
+from __future__ import annotations
+
+import functools
+import html
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import gradio as gr
+
+from tuner.errors import TunerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""Handlers that answer at once need no sign of waiting, and none is an API for others."""
+CLICKS = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-do]');
+  if (!button || !element.contains(button)) return;
+  if (button.dataset.sure && !window.confirm(button.dataset.sure)) return;
+  trigger('click', {do: button.dataset.do, id: button.dataset.id || ''});
+});
+"""
+"""A button `data-do="open" data-id="..."` inside the component sends both; `data-sure` asks first."""
+EDITS = """
+element.addEventListener('change', (event) => {
+  const field = event.target.closest('[data-edit]');
+  if (!field || !element.contains(field)) return;
+  const value = field.type === 'checkbox' ? String(field.checked) : field.value;
+  trigger('edit', {id: field.dataset.edit, value: value});
+});
+"""
+"""A field `data-edit="..."` sends its id and its value once it is left."""
+
+
+def panel(value: str = "", *, elem_id: str | None = None, js_on_load: str | None = None) -> gr.HTML:
+    """HTML of our own templates, in our own style."""
+    return gr.HTML(value, elem_id=elem_id, js_on_load=js_on_load, apply_default_css=False)
+
+
+def told(event: gr.EventData, key: str) -> str:
+    """One text of an event. It comes from a browser, so it may be anything; what is no text counts as none."""
+    data = getattr(event, "_data", None)
+    value = data.get(key) if isinstance(data, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def fault(error: TunerError) -> gr.Error:
+    """An expected fault as the page says it. Gradio takes the text for HTML, so it is escaped here."""
+    text = html.escape(error.message) + (f"<br><small>{html.escape(error.hint)}</small>" if error.hint else "")
+    return gr.Error(text, title="That did not work", duration=12, print_exception=False)
+
+
+def guarded(handler: Callable[P, R]) -> Callable[P, R]:
+    """The handler, with every expected fault said on the page."""
+
+    @functools.wraps(handler)
+    def wrapper(*words: P.args, **names: P.kwargs) -> R:
+        try:
+            return handler(*words, **names)
+        except TunerError as error:
+            raise fault(error) from error
+
+    return wrapper
+
+
+def nothing(count: int) -> Any:
+    """No change to that many outputs."""
+    return gr.skip() if count == 1 else tuple(gr.skip() for _ in range(count))

@@ -1,0 +1,173 @@
+"""The Try it screen: the same noise without and with the adapter, and grids over two settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from tuner.errors import UsageError
+from tuner.grid_axes import NAMES
+from webui.html import render
+from webui.jobs import words as commands
+from webui.media import FILES
+from webui.views import drawn, recipe
+from webui.views.results import results
+
+from . import telling
+from .desk import Desk, Shared
+from .events import guarded, panel
+
+FINAL = "final"
+_NO_AXIS = "nothing"
+_HELP = {
+    "strength": "0, 0.5, 1",
+    "seed": "0, 1, 2",
+    "checkpoint": "200, 400, final",
+    "prompt": "one prompt | another",
+    "guidance": "3, 5, 7.5",
+    "steps": "10, 20, 30",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TryIt:
+    """Components that change with the run and while it draws."""
+
+    page: gr.HTML
+    job: gr.State
+    prompt: gr.Textbox
+    checkpoint: gr.Dropdown
+
+
+def build(desk: Desk, shared: Shared) -> TryIt:
+    """Lay the screen out and wire its buttons."""
+    with gr.Row():
+        with gr.Column(scale=3):
+            prompt = gr.Textbox(label="Prompt", lines=2, max_length=2000, elem_id="prompt")
+            negative = gr.Textbox(label="What to keep out (negative prompt)", max_length=2000, elem_id="negative")
+        with gr.Column(scale=2):
+            strength = gr.Slider(
+                0, 2, value=1, step=0.05, label="Strength", info="1 is what was trained", elem_id="strength"
+            )
+            checkpoint = gr.Dropdown([("newest", FINAL)], value=FINAL, label="Save", elem_id="checkpoint")
+    with gr.Accordion("More settings", open=False):
+        with gr.Row():
+            seed = gr.Number(
+                0, label="Seed", info="the same seed is the same noise", precision=0, minimum=0, elem_id="seed"
+            )
+            steps = gr.Number(
+                None, label="Sampler steps", info="empty: the base's own", precision=0, minimum=1, maximum=1000
+            )
+            guidance = gr.Number(None, label="Guidance", info="empty: the base's own", minimum=0, maximum=50)
+        with gr.Row():
+            x_name = gr.Dropdown([*NAMES], value="strength", label="Grid: from left to right", elem_id="x-name")
+            x_values = gr.Textbox(label="Values", placeholder=_HELP["strength"], max_length=2000, elem_id="x-values")
+            y_name = gr.Dropdown([_NO_AXIS, *NAMES], value="seed", label="Grid: from top to bottom", elem_id="y-name")
+            y_values = gr.Textbox(label="Values", placeholder=_HELP["seed"], max_length=2000, elem_id="y-values")
+        draw_grid = gr.Button("Draw the grid", elem_id="draw-grid")
+    draw = gr.Button("Draw", variant="primary", elem_id="draw")
+    page = panel(elem_id="drawn")
+    job = gr.State()
+    made = TryIt(page, job, prompt, checkpoint)
+    said = [shared.run, prompt, negative, checkpoint, seed, steps, guidance]
+
+    @guarded
+    def pair(
+        run: str, text: str, without: str, save: str, number: float, many: float, scale: float, strong: float
+    ) -> Any:
+        words = _words(desk, run, text, without, save, number, many, scale)
+        return _queue(
+            desk, run, f"Try it: {text}", [f"--x=strength=0,{strong:g}" if strong else "--x=strength=0", *words]
+        )
+
+    @guarded
+    def grid(
+        run: str, text: str, without: str, save: str, number: float, many: float, scale: float,
+        x: str, xs: str, y: str, ys: str,
+    ) -> Any:  # fmt: skip
+        axes = [f"--x={x}={xs.strip() or _HELP[x]}", *([f"--y={y}={ys.strip() or _HELP[y]}"] if y != _NO_AXIS else [])]
+        varied = {x, y}
+        words = _words(
+            desk,
+            run,
+            "" if "prompt" in varied else text,
+            without,
+            FINAL if "checkpoint" in varied else save,
+            None if "seed" in varied else number,
+            None if "steps" in varied else many,
+            None if "guidance" in varied else scale,
+            need_prompt="prompt" not in varied,
+        )
+        return _queue(desk, run, f"Grid: {text or xs}", [*axes, *words])
+
+    draw.click(pair, [*said, strength], [page, job], api_visibility="private")
+    draw_grid.click(grid, [*said, x_name, x_values, y_name, y_values], [page, job], api_visibility="private")
+    for name, values in ((x_name, x_values), (y_name, y_values)):
+        name.change(lambda chosen: gr.update(placeholder=_HELP.get(chosen, "")), name, values, api_visibility="private")
+    return made
+
+
+def choices(desk: Desk, run: str | None) -> tuple[Any, Any]:
+    """A first prompt and the saves of a run, for its prompt and its picker."""
+    if not run:
+        return gr.update(value=""), gr.update(choices=[("newest", FINAL)], value=FINAL)
+    path = desk.workspace.run(run)
+    found = results(path)
+    steps = [(save.title, str(save.step)) for save in found.saves if save.step is not None and not save.final]
+    finals = [("newest", FINAL)]
+    prompts = recipe.prompts(path)
+    return gr.update(value=prompts[0] if prompts else ""), gr.update(choices=[*finals, *steps], value=FINAL)
+
+
+def latest(desk: Desk, run: str | None) -> str | None:
+    """The last job that drew with this run."""
+    if not run:
+        return None
+    found = desk.queue.jobs(run=desk.workspace.run(run).name, kinds=("grid",), limit=1)
+    return found[0].id if found else None
+
+
+def show(desk: Desk, name: str | None) -> str:
+    """What a job has drawn so far, as HTML."""
+    if not name:
+        return render("grid.html", job=None)
+    job = desk.queue.job(name)
+    folder = desk.workspace.job(name) / FILES
+    return render(
+        "grid.html", job=telling.told(job), grid=drawn.grid(name, folder), command=commands.command_line(job.words)
+    )
+
+
+def _words(
+    desk: Desk, run: str, prompt: str, negative: str, save: str, seed: float | None, steps: float | None,
+    guidance: float | None, *, need_prompt: bool = True,
+) -> list[str]:  # fmt: skip
+    """Arguments of `tuner grid` but for its axes and its folder. Raises: UsageError."""
+    if not run:
+        raise UsageError("there is no run to draw with", "choose one above")
+    if need_prompt and not prompt.strip():
+        raise UsageError("there is no prompt", "write what to draw, with the word that the run taught")
+    path = desk.workspace.run(run)
+    if save != FINAL:
+        if not any(str(one.step) == save for one in results(path).saves):
+            raise UsageError("there is no such save", "choose another")
+        path = path / "checkpoints" / str(int(save)) / "adapter"
+    options = {"negative": negative.strip() or None, "seed": seed, "steps": steps, "guidance": guidance}
+    said = [
+        f"--{key}={value:g}" if isinstance(value, float) else f"--{key}={value}"
+        for key, value in options.items()
+        if value is not None
+    ]
+    return [f"--adapter={path}", *said, "--", *([prompt.strip()] if prompt.strip() else [])]
+
+
+def _queue(desk: Desk, run: str, title: str, words: list[str]) -> tuple[str, str]:
+    path = desk.workspace.run(run)
+
+    def command(folder: Any) -> list[str]:
+        return ["grid", "--json", f"--out={folder / FILES}", *words]
+
+    job = desk.queue.add("grid", title[:200], command, run=path.name)
+    return show(desk, job.id), job.id
