@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 SEED = 64
 
 
-MIXES = {"composed": ((0.25, "single"), (0.5, "pair"), (0.05, "count"), (0.2, "word"))}
+MIXES = {
+    "composed": ((0.25, "single"), (0.5, "pair"), (0.05, "count"), (0.2, "word")),
+    "sd35 composed": ((0.45, "single"), (0.35, "pair"), (0.05, "count"), (0.15, "word")),
+}
 """Shares of the kinds of scene, where they are not the world's own."""
 
 

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 POOL = 30_000
-COURSE = Course(steps=14_000, lr=1e-3, batch=32, warmup=300, decay=0.35)
+COURSE = Course(steps=22_000, lr=1e-3, batch=32, warmup=300, decay=0.35)
 COMPOSED_POOL = 16_000
-COMPOSED = Course(steps=1_500, lr=6e-4, batch=32, warmup=50, decay=0.7)
-"""Then once more, mostly on pairs and words, which take longest to learn."""
+COMPOSED = Course(steps=3_000, lr=6e-4, batch=32, warmup=50, decay=0.7)
+"""Then once more, with more pairs and words than at first, which take longest to learn."""
 UNSAID = 0.1
 """Share of captions that are left empty, for guidance (Ho & Salimans 2022)."""
 DEAF = 0.15
@@ -55,7 +55,7 @@ def train(
     transformer = SD3Transformer2DModel.from_config(dict(sd35_parts.TRANSFORMER))
     initialise(transformer)  # type: ignore[arg-type]
     parts = {**modules, "transformer": transformer}
-    stages = ((folder, "train", POOL), (folder.with_name(f"{folder.name}-composed"), "composed", COMPOSED_POOL))
+    stages = ((folder, "train", POOL), (folder.with_name(f"{folder.name}-composed"), "sd35 composed", COMPOSED_POOL))
     for (place, purpose, count), course in zip(stages, courses, strict=True):
         _stage(place, wrapped(parts, tokenizers), transformer, course, purpose, count)  # type: ignore[arg-type]
     return transformer  # type: ignore[return-value]
