@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import logging
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import gradio as gr
@@ -13,6 +14,8 @@ from tuner.errors import TunerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_LOG = logging.getLogger("webui")
+_OURS = "This is a fault of tuner, not yours. What happened is in server.log, in the folder ui of the workspace."
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -65,6 +68,11 @@ def guarded(handler: Callable[P, R]) -> Callable[P, R]:
             return handler(*words, **names)
         except TunerError as error:
             raise fault(error) from error
+        except gr.Error:
+            raise
+        except Exception as error:  # the border of the page: what nobody foresaw is logged, and said as a fault of ours
+            _LOG.exception("a handler failed: %s", handler.__qualname__)
+            raise gr.Error(_OURS, title="That did not work", print_exception=False) from error
 
     return wrapper
 

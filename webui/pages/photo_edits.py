@@ -50,8 +50,8 @@ def build() -> Edits:
     """Lay the fields out; what they do is wired by the screen."""
     with gr.Row(equal_height=True):
         kind = gr.Dropdown([*_KINDS], value="Put the trigger word in", label="What to do", elem_id="edit-kind")
-        first = gr.Textbox(label="Text", placeholder="sks", max_length=500, elem_id="edit-first")
-        second = gr.Textbox(label="with", max_length=500, visible=False, elem_id="edit-second")
+        first = gr.Textbox("", label="Text", placeholder="sks", max_length=500, elem_id="edit-first")
+        second = gr.Textbox("", label="with", max_length=500, visible=False, elem_id="edit-second")
         button = gr.Button("Change them", elem_id="edit-apply", min_width=130)
     preview = panel(elem_id="edit-preview")
 

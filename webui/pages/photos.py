@@ -43,7 +43,7 @@ def build(desk: Desk, shared: Shared) -> Photos:
     """Lay the screen out and wire its fields."""
     with gr.Row(equal_height=True):
         dataset = gr.Dropdown(choices(desk), label="Set of photos", elem_id="dataset", scale=3)
-        name = gr.Textbox(label="New set", placeholder="my dog", max_length=100, elem_id="set-name", scale=2)
+        name = gr.Textbox("", label="New set", placeholder="my dog", max_length=100, elem_id="set-name", scale=2)
         new = gr.Button("New set", elem_id="new-set", scale=1, min_width=110)
     drop = panel(elem_id="drop", js_on_load=DROPPED)
     with gr.Accordion("Change many captions at once", open=False, elem_id="bulk"):

@@ -43,9 +43,9 @@ def build(desk: Desk, shared: Shared) -> Panel:
     with gr.Accordion("Publish to the Hugging Face Hub", open=False, elem_id="publish"):
         panel(render("publish.html"))
         with gr.Row(equal_height=True):
-            repo = gr.Textbox(label="Name there", placeholder="your-name/my-dog", max_length=96, elem_id="repo")
+            repo = gr.Textbox("", label="Name there", placeholder="your-name/my-dog", max_length=96, elem_id="repo")
             licence = gr.Textbox(
-                label="Licence", placeholder="only where the base names none", max_length=60, elem_id="licence"
+                "", label="Licence", placeholder="only where the base names none", max_length=60, elem_id="licence"
             )
             private = gr.Checkbox(label="Private: only you see it", value=True, elem_id="private")
         publish = gr.Button("Publish", elem_id="do-publish")

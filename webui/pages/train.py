@@ -82,9 +82,9 @@ def build(desk: Desk, shared: Shared) -> Train:
         with gr.Row():
             trigger = gr.Textbox("sks", label="Trigger word", info=HELP["trigger"], max_length=80, elem_id="trigger")
             subject = gr.Textbox(
-                label="What kind of thing", info=HELP["subject"], placeholder="dog", max_length=80, elem_id="class"
+                "", label="What kind of thing", info=HELP["subject"], placeholder="dog", max_length=80, elem_id="class"
             )
-            name = gr.Textbox(label="Name", info=HELP["name"], placeholder="my dog", max_length=80, elem_id="name")
+            name = gr.Textbox("", label="Name", info=HELP["name"], placeholder="my dog", max_length=80, elem_id="name")
     said = panel(elem_id="answers-said", js_on_load=CLICKS)
     with gr.Row():
         look = gr.Button("Check", elem_id="check")
