@@ -7,7 +7,6 @@ from typing import Any
 
 import gradio as gr
 
-from tuner.errors import TunerError
 from webui import datasets
 from webui.html import render
 from webui.jobs.queue import Queue
@@ -16,7 +15,7 @@ from webui.workspace import Workspace
 
 from . import compare, monitor, photos, results, start, train, tryit
 from .desk import COMPARE, PHOTOS, RUNS, START, TRAIN, Desk, Shared, run_picker
-from .events import QUIET, fault, nothing, panel
+from .events import QUIET, guarded, panel, steady
 
 TICK_S = 1.5
 """Between two looks at the run and the queue; each costs some milliseconds where nothing changed."""
@@ -82,9 +81,10 @@ def build(workspace: Workspace, *, login: bool = False) -> gr.Blocks:
         _clock(desk, shared, screens)
         _run_chosen(desk, shared, screens)
         _visit(desk, page, shared, screens, memory)
-        compare_tab.select(lambda chosen: compare.offered(desk, chosen), comparing.runs, comparing.runs, **QUIET)
+        offered = guarded(lambda chosen: compare.offered(desk, chosen))
+        compare_tab.select(offered, comparing.runs, comparing.runs, **QUIET)
         train_tab.select(
-            lambda chosen: gr.update(choices=train.sets(desk), value=chosen),
+            guarded(lambda chosen: gr.update(choices=train.sets(desk), value=chosen)),
             dropping.dataset,
             training.dataset,
             **QUIET,
@@ -97,24 +97,18 @@ def _clock(desk: Desk, shared: Shared, screens: Screens) -> None:
     """Look again every now and then; what did not change is not sent."""
     before = gr.State({})
 
+    outputs = [screens.start.listing, screens.results.page, screens.tryit.page, before, *screens.monitor.outputs]
+
+    @steady(len(outputs))
     def tick(run: str | None, seen: Seen | None, step: str | None, job: str | None, was: dict[str, str]) -> Any:
-        found = dict(was)
-        try:
-            found |= {
-                "start": start.show(desk),
-                "results": results.show(desk, run, step),
-                "drawn": tryit.show(desk, job),
-            }
-            shown = monitor.show(desk, run, seen)
-        except TunerError:  # said when it was chosen; a clock that says it again and again helps nobody
-            shown = nothing(len(screens.monitor.outputs))
-        parts = [gr.skip() if found.get(key) == was.get(key) else found[key] for key in ("start", "results", "drawn")]
-        return (*parts, found, *shown)
+        found = {"start": start.show(desk), "results": results.show(desk, run, step), "drawn": tryit.show(desk, job)}
+        parts = [gr.skip() if html == was.get(key) else html for key, html in found.items()]
+        return (*parts, found, *monitor.show(desk, run, seen))
 
     shared.timer.tick(
         tick,
         [shared.run, screens.monitor.seen, screens.results.step, screens.tryit.job, before],
-        [screens.start.listing, screens.results.page, screens.tryit.page, before, *screens.monitor.outputs],
+        outputs,
         trigger_mode="once",
         concurrency_limit=_LOOKS,
         **QUIET,
@@ -122,12 +116,7 @@ def _clock(desk: Desk, shared: Shared, screens: Screens) -> None:
 
 
 def _run_chosen(desk: Desk, shared: Shared, screens: Screens) -> None:
-    def choose(run: str | None) -> Any:
-        try:
-            return _of_run(desk, run)
-        except TunerError as error:
-            raise fault(error) from error
-
+    choose = guarded(lambda run: _of_run(desk, run))
     shared.run.change(choose, shared.run, _run_outputs(screens), **QUIET)
 
 
@@ -150,6 +139,7 @@ def _of_run(desk: Desk, run: str | None) -> Any:
 def _visit(desk: Desk, page: gr.Blocks, shared: Shared, screens: Screens, memory: gr.BrowserState) -> None:
     """What a page shows when it opens: the run of the address, else what this browser looked at last."""
 
+    @guarded
     def arrive(kept: Any, request: gr.Request) -> Any:
         known = kept if isinstance(kept, dict) else {}
         asked = request.query_params.get("run")

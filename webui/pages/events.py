@@ -80,3 +80,26 @@ def guarded(handler: Callable[P, R]) -> Callable[P, R]:
 def nothing(count: int) -> Any:
     """No change to that many outputs."""
     return gr.skip() if count == 1 else tuple(gr.skip() for _ in range(count))
+
+
+def steady(count: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """For the handlers of a clock, with that many outputs: a fault changes nothing on the page.
+
+    What is expected was said when its cause was chosen, and a clock that says it again and again helps nobody; what
+    nobody foresaw is logged.
+    """
+
+    def around(handler: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(handler)
+        def wrapper(*words: P.args, **names: P.kwargs) -> R:
+            try:
+                return handler(*words, **names)
+            except TunerError:
+                return nothing(count)
+            except Exception:  # as in `guarded`
+                _LOG.exception("a look failed: %s", handler.__qualname__)
+                return nothing(count)
+
+        return wrapper
+
+    return around

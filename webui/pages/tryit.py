@@ -68,7 +68,7 @@ def build(desk: Desk, shared: Shared) -> TryIt:
                 "", label="Values", placeholder=_HELP["strength"], max_length=2000, elem_id="x-values"
             )
             y_name = gr.Dropdown([_NO_AXIS, *NAMES], value="seed", label="From top to bottom", elem_id="y-name")
-            y_values = gr.Textbox("", label="Values", placeholder=_HELP["seed"], max_length=2000, elem_id="y-values")
+            y_values = gr.Textbox("", label="Values", placeholder=_HELP["seed"], max_length=999, elem_id="y-values")
         draw_grid = gr.Button("Draw the grid", elem_id="draw-grid")
     page = panel(elem_id="drawn")
     job = gr.State()
