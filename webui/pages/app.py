@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,12 @@ import gradio as gr
 from webui import datasets
 from webui.html import render
 from webui.jobs.queue import Queue
-from webui.views.monitor import Seen
 from webui.workspace import Workspace
 
 from . import compare, monitor, photos, results, start, train, tryit
 from .desk import COMPARE, PHOTOS, RUNS, START, TRAIN, Desk, Shared, run_picker
-from .events import QUIET, guarded, panel, steady
+from .events import QUIET, guarded, nothing, panel, steady
+from .monitor import Looked
 
 TICK_S = 1.5
 """Between two looks at the run and the queue; each costs some milliseconds where nothing changed."""
@@ -61,7 +62,7 @@ def build(workspace: Workspace, *, login: bool = False) -> gr.Blocks:
             with gr.Tab("Start", id=START):
                 starting = start.build(desk, shared)
             with gr.Tab("Photos", id=PHOTOS):
-                dropping = photos.build(desk, shared)
+                dropping = photos.build(desk)
             with gr.Tab("Train", id=TRAIN) as train_tab:
                 training = train.build(desk, shared)
             with gr.Tab("Runs", id=RUNS):
@@ -83,12 +84,8 @@ def build(workspace: Workspace, *, login: bool = False) -> gr.Blocks:
         _visit(desk, page, shared, screens, memory)
         offered = guarded(lambda chosen: compare.offered(desk, chosen))
         compare_tab.select(offered, comparing.runs, comparing.runs, **QUIET)
-        train_tab.select(
-            guarded(lambda chosen: gr.update(choices=train.sets(desk), value=chosen)),
-            dropping.dataset,
-            training.dataset,
-            **QUIET,
-        )
+        train_tab.select(guarded(lambda: gr.update(choices=train.sets(desk))), None, training.dataset, **QUIET)
+        train.begin_with(desk, shared, training, dropping)
 
     return page
 
@@ -97,13 +94,23 @@ def _clock(desk: Desk, shared: Shared, screens: Screens) -> None:
     """Look again every now and then; what did not change is not sent."""
     before = gr.State({})
 
-    outputs = [screens.start.listing, screens.results.page, screens.tryit.page, before, *screens.monitor.outputs]
+    parts = [screens.start.listing, screens.results.page, screens.tryit.page, shared.run]
+    outputs = [*parts, before, *screens.monitor.outputs]
 
     @steady(len(outputs))
-    def tick(run: str | None, seen: Seen | None, step: str | None, job: str | None, was: dict[str, str]) -> Any:
-        found = {"start": start.show(desk), "results": results.show(desk, run, step), "drawn": tryit.show(desk, job)}
-        parts = [gr.skip() if html == was.get(key) else html for key, html in found.items()]
-        return (*parts, found, *monitor.show(desk, run, seen))
+    def tick(run: str | None, looked: Looked | None, step: str | None, job: str | None, was: dict[str, Any]) -> Any:
+        shows: dict[str, Callable[[], Any]] = {
+            "start": lambda: start.show(desk),
+            "results": lambda: results.show(desk, run, step),
+            "drawn": lambda: tryit.show(desk, job),
+            "runs": desk.run_choices,
+        }
+        found = {key: steady(1)(show)() for key, show in shows.items()}  # a fault of one part holds up no other
+        new = {key: gr.skip() if html == was.get(key) else html for key, html in found.items()}
+        runs = gr.skip() if found["runs"] == was.get("runs") else gr.update(choices=found["runs"])
+        # without a run there is nothing to watch, and a look that began before the visit did would say so over it
+        watched = monitor.show(desk, run, looked) if run else nothing(len(screens.monitor.outputs))
+        return (new["start"], new["results"], new["drawn"], runs, found, *watched)
 
     shared.timer.tick(
         tick,

@@ -41,6 +41,11 @@ element.addEventListener('change', (event) => {
 """A field `data-edit="..."` sends its id and its value once it is left."""
 
 
+SURE = "(first, ...rest) => window.confirm('{what}') ? [first, ...rest] : ['NOT SURE', ...rest]"
+"""Asks before a button does what cannot be taken back; the handler's first value is `NOT_SURE` where it shall not."""
+NOT_SURE = "NOT SURE"
+
+
 def panel(value: str = "", *, elem_id: str | None = None, js_on_load: str | None = None) -> gr.HTML:
     """HTML of our own templates, in our own style."""
     return gr.HTML(value, elem_id=elem_id, js_on_load=js_on_load, apply_default_css=False)

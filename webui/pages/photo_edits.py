@@ -75,6 +75,11 @@ def edit(kind: str, first: str, second: str) -> Edit:
     return made(first.strip())
 
 
+def whole(kind: str, first: str) -> bool:
+    """Whether the fields say enough to be shown."""
+    return bool(first if kind == _FIND else first.strip())
+
+
 def told(found: Edited) -> str:
     """What an edit would do, as HTML."""
     pairs = [(found.before[key], found.after[key]) for key in list(found.after)[:SHOWN]]

@@ -15,6 +15,7 @@ from webui.jobs import words as commands
 from webui.media import FILES
 from webui.views import drawn, recipe
 from webui.views.results import results
+from webui.workspace import UnknownId
 
 from . import telling
 from .desk import Desk, Shared
@@ -87,7 +88,7 @@ def build(desk: Desk, shared: Shared) -> TryIt:
         run: str, text: str, without: str, save: str, number: str, many: str, scale: str,
         x: str, xs: str, y: str, ys: str,
     ) -> Any:  # fmt: skip
-        axes = [f"--x={x}={xs.strip() or _HELP[x]}", *([f"--y={y}={ys.strip() or _HELP[y]}"] if y != _NO_AXIS else [])]
+        axes = [_axis("x", x, xs), *([_axis("y", y, ys)] if y != _NO_AXIS else [])]
         varied = {x, y}
         words = _words(
             desk,
@@ -133,7 +134,10 @@ def show(desk: Desk, name: str | None) -> str:
     """What a job has drawn so far, as HTML."""
     if not name:
         return render("grid.html", job=None)
-    job = desk.queue.job(name)
+    try:
+        job = desk.queue.job(name)
+    except UnknownId:  # cleared from the queue since
+        return render("grid.html", job=None)
     folder = desk.workspace.job(name) / FILES
     return render(
         "grid.html", job=telling.told(job), grid=drawn.grid(name, folder), command=commands.command_line(job.words)
@@ -157,6 +161,13 @@ def _words(
     said = [f"--negative={negative.strip()}"] if negative.strip() else []
     said += _option("seed", seed, _WHOLE) + _option("steps", steps, _WHOLE) + _option("guidance", guidance, _DECIMAL)
     return [f"--adapter={path}", *said, "--", *([prompt.strip()] if prompt.strip() else [])]
+
+
+def _axis(side: str, name: str, values: str) -> str:
+    """Raises: UsageError."""
+    if not values.strip():
+        raise UsageError(f"the grid has no values of {name}", f"write some, such as {_HELP[name]}")
+    return f"--{side}={name}={values.strip()}"
 
 
 def _option(name: str, text: str, kind: re.Pattern[str]) -> list[str]:
