@@ -94,7 +94,7 @@ def _clock(desk: Desk, shared: Shared, screens: Screens) -> None:
     """Look again every now and then; what did not change is not sent."""
     before = gr.State({})
 
-    parts = [screens.start.listing, screens.results.page, screens.tryit.page, shared.run]
+    parts = [screens.start.listing, screens.results.page, screens.tryit.page, shared.run, screens.tryit.checkpoint]
     outputs = [*parts, before, *screens.monitor.outputs]
 
     @steady(len(outputs))
@@ -104,13 +104,14 @@ def _clock(desk: Desk, shared: Shared, screens: Screens) -> None:
             "results": lambda: results.show(desk, run, step),
             "drawn": lambda: tryit.show(desk, job),
             "runs": desk.run_choices,
+            "saves": lambda: tryit.saves(desk, run),
         }
         found = {key: steady(1)(show)() for key, show in shows.items()}  # a fault of one part holds up no other
         new = {key: gr.skip() if html == was.get(key) else html for key, html in found.items()}
-        runs = gr.skip() if found["runs"] == was.get("runs") else gr.update(choices=found["runs"])
+        lists = [gr.skip() if found[k] == was.get(k) else gr.update(choices=found[k]) for k in ("runs", "saves")]
         # without a run there is nothing to watch, and a look that began before the visit did would say so over it
         watched = monitor.show(desk, run, looked) if run else nothing(len(screens.monitor.outputs))
-        return (new["start"], new["results"], new["drawn"], runs, found, *watched)
+        return (new["start"], new["results"], new["drawn"], *lists, found, *watched)
 
     shared.timer.tick(
         tick,
@@ -138,7 +139,8 @@ def _run_outputs(screens: Screens) -> list[Any]:
 def _of_run(desk: Desk, run: str | None) -> Any:
     job = tryit.latest(desk, run)
     return (
-        results.show(desk, run, None), None, *tryit.choices(desk, run), job, tryit.show(desk, job),
+        results.show(desk, run, None), None, tryit.first_prompt(desk, run),
+        gr.update(choices=tryit.saves(desk, run), value=tryit.FINAL), job, tryit.show(desk, job),
         *monitor.show(desk, run, None),
     )  # fmt: skip
 

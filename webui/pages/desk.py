@@ -14,6 +14,8 @@ from tuner import rundir
 from tuner.errors import TunerError
 from webui.jobs.job import UNFINISHED
 from webui.jobs.queue import Queue
+from webui.views.recent import latest
+from webui.views.words import as_id, shown
 from webui.workspace import Workspace
 
 START, PHOTOS, TRAIN, RUNS, COMPARE = "start", "photos", "train", "runs", "compare"
@@ -30,8 +32,8 @@ class Desk:
     def run_choices(self) -> list[tuple[str, str]]:
         """(what the picker says, id) of every run, the latest first; training that waits comes before all."""
         waiting = [job.run for job in self.queue.jobs(states=UNFINISHED) if job.trains and job.run]
-        there = [summary.name for summary in rundir.runs(self.workspace.runs)]
-        return [(name, name) for name in dict.fromkeys([*waiting, *there])]
+        names = dict.fromkeys([*waiting, *latest(self.workspace.runs)])
+        return [(shown(name, 200), name) for name in names if as_id(name)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from webui.html import render
 from webui.jobs import words as commands
 from webui.media import FILES
 from webui.views import drawn, recipe
-from webui.views.results import results
+from webui.views.results import Saved, results
 from webui.workspace import UnknownId
 
 from . import telling
@@ -110,16 +110,21 @@ def build(desk: Desk, shared: Shared) -> TryIt:
     return made
 
 
-def choices(desk: Desk, run: str | None) -> tuple[Any, Any]:
-    """A first prompt and the saves of a run, for its prompt and its picker."""
-    if not run:
-        return gr.update(value=""), gr.update(choices=[("newest", FINAL)], value=FINAL)
-    path = desk.workspace.run(run)
-    found = results(path)
-    steps = [(save.title, str(save.step)) for save in found.saves if save.step is not None and not save.final]
-    finals = [("newest", FINAL)]
-    prompts = recipe.prompts(path)
-    return gr.update(value=prompts[0] if prompts else ""), gr.update(choices=[*finals, *steps], value=FINAL)
+def first_prompt(desk: Desk, run: str | None) -> str:
+    """What to draw first with a run: its own first sample prompt."""
+    prompts = recipe.prompts(desk.workspace.run(run)) if run else ()
+    return prompts[0] if prompts else ""
+
+
+def saves(desk: Desk, run: str | None) -> list[tuple[str, str]]:
+    """(what the picker says, key) of every save of a run, the newest first."""
+    found = results(desk.workspace.run(run)).saves if run else ()
+    steps = [save for save in found if save.step is not None and not save.final]
+    return [("newest", FINAL), *((f"{save.title}{_best(save)}", str(save.step)) for save in steps)]
+
+
+def _best(save: Saved) -> str:
+    return "".join(f" ({mark})" for mark in save.marks if "best" in mark)
 
 
 def latest(desk: Desk, run: str | None) -> str | None:
