@@ -43,7 +43,7 @@ class Edits:
 
     @property
     def changes(self) -> list[Any]:
-        return [self.kind.change, self.first.input, self.second.input]
+        return [self.kind.change, self.first.change, self.second.change]  # `input` misses a first text that is pasted
 
 
 def build() -> Edits:
@@ -53,7 +53,7 @@ def build() -> Edits:
         first = gr.Textbox("", label="Text", placeholder="sks", max_length=500, elem_id="edit-first")
         second = gr.Textbox("", label="with", max_length=500, visible=False, elem_id="edit-second")
         button = gr.Button("Change them", elem_id="edit-apply", min_width=130)
-    preview = panel("<div class=\"t\"></div>", elem_id="edit-preview")  # one that begins empty drops its first text
+    preview = panel(elem_id="edit-preview")
 
     def fields(chosen: str) -> tuple[Any, Any]:
         finding = chosen == _FIND

@@ -143,7 +143,7 @@ def _wire_edits(desk: Desk, made: Photos, side: gr.Dropdown, edits: photo_edits.
         return photo_edits.told(editing.preview(_dataset(desk, chosen), photo_edits.edit(kind, first, second)))
 
     edits.apply.click(bulk, [made.dataset, side, *edits.inputs], made.outputs, **QUIET)
-    gr.on(edits.changes, preview, [made.dataset, *edits.inputs], edits.preview, **QUIET)
+    gr.on(edits.changes, preview, [made.dataset, *edits.inputs], edits.preview, trigger_mode="always_last", **QUIET)
 
 
 def choices(desk: Desk) -> list[tuple[str, str]]:
