@@ -18,9 +18,7 @@
   };
   const enlarge = (picture) => {
     const box = boxOf();
-    const shown = box.querySelector("img");
-    shown.src = picture.dataset.full;
-    shown.alt = picture.alt;
+    Object.assign(box.querySelector("img"), { src: picture.dataset.full, alt: picture.alt });
     box.querySelector("p").textContent = picture.alt; // text, never markup
     box.setAttribute("aria-label", picture.alt || "Picture");
     picture.focus(); // where the focus goes back to
@@ -227,8 +225,8 @@
       const parts = [`${this.kept} taken`];
       if (this.refused) parts.push(`${this.refused} refused: see below why`);
       if (this.lost.length) parts.push(`${this.lost.length} did not get through:`);
-      const at = Math.min(this.finished + 1, this.total);
-      const text = this.active ? `Looking at ${at} of ${this.total}…` : parts.join(", ");
+      const now = `Looking at ${Math.min(this.finished + 1, this.total)} of ${this.total}…`;
+      const text = this.active ? now : parts.join(", ");
       if (this.head.textContent !== text) this.head.textContent = text;
       const lines = [...this.gone].map(([file, part]) =>
         part < 1 ? `Sending ${file.name}: ${Math.floor(100 * part)} %` : `${file.name} has arrived and is looked at`);
