@@ -8,6 +8,7 @@ import time
 import pytest
 from browsing import Server, Visitor, chromium, load_factor
 
+from tuner.rundir import RunDir
 from tuner.status import LIVE, read_status
 from webui.jobs import words as commands
 from webui.jobs.queue import Queue
@@ -96,7 +97,7 @@ def test_a_run_outlives_its_page_and_its_server(browser, tmp_path, own_cache, re
 
 def _begin(workspace: Workspace, pictures: str, steps: int) -> str:
     """Queue the run as the Train screen does, without waiting for its pages: their way is another test's."""
-    place = workspace.runs / "kept-1"
+    place = RunDir.create(workspace.runs, "kept").path
     text = RECIPE.replace("PICTURES", pictures).replace(f"steps: {STEPS}\n", f"steps: {steps}\n")
     Queue(workspace).add(
         "train", "kept", lambda folder: commands.train(folder / "recipe.yaml", place), files={"recipe.yaml": text}
