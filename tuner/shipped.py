@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 
 from .errors import UsageError
@@ -18,6 +19,13 @@ def folder() -> Path:
 def shipped() -> dict[str, Path]:
     """Every shipped recipe by name, in order."""
     return {path.stem: path for path in sorted(folder().glob("*.yaml"))}
+
+
+def about(text: str) -> str:
+    """What a recipe is for: the first sentence of its first comment, which may take several lines."""
+    lines = text.partition("\n\n")[0].splitlines()
+    said = " ".join(line.lstrip("# ").strip() for line in lines if "yaml-language-server" not in line)
+    return re.split(r"(?<!\bal)\. ", said + " ")[0].strip().rstrip(".")
 
 
 def shipped_recipe(name: str) -> Path:

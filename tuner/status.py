@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import platform
+import stat
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -112,9 +113,11 @@ def read_status(path: Path, now: float | None = None) -> Status | None:
     Raises: StorageError where the file is there but may not be read.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
+            return None
         raw = path.read_bytes()
         status = _parse(json.loads(raw))
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, LookupError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, ArithmeticError, TypeError, LookupError, RecursionError):
         return None
     except OSError as error:
         raise atomic.storage_error(error, path, "cannot read") from error

@@ -111,3 +111,13 @@ def test_two_of_one_name(tuner, here):
     ids = [tuner("dataset", "new", "d", "--json")["id"] for _ in range(2)]
     assert all(id in tuner("dataset", "show", "d", code=2) for id in ids)
     tuner("dataset", "show", ids[0])
+
+
+def test_the_list_of_refused_files_can_be_emptied(tuner, here):
+    tuner("dataset", "new", "d")
+    tuner("dataset", "add", "d", "photos")
+    assert tuner("dataset", "forget-refused", "d", "--json") == {"forgotten": 1}
+    shown = tuner("dataset", "show", "d", "--json")
+    assert (shown["refused"], shown["refused_before"], len(shown["pictures"])) == ([], 0, 2)
+    assert "0 refused files forgotten" in tuner("dataset", "forget-refused", "d")
+    tuner("dataset", "forget-refused", "nobody", code=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stand_in import chromium
+from view_parts import made_run
 
-__all__ = ["Server", "Visitor", "chromium"]
+from tuner import toybox
+from tuner.dataset import Dataset, editing
+from tuner.dataset.intake import intake_paths
+from webui import datasets
+from webui.workspace import Workspace
+
+__all__ = [
+    "SCREENS",
+    "Server",
+    "Visitor",
+    "chromium",
+    "finished_run",
+    "furnished",
+    "load_factor",
+    "opened",
+    "portrait",
+    "visiting",
+]
 
 START_S = 90
 """A server on a busy machine takes this long at most."""
@@ -82,7 +101,7 @@ class Visitor:
         words.setdefault("viewport", {"width": 1200, "height": 900})
         self.context = browser.new_context(accept_downloads=True, **words)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(60_000)
         self.complaints: list[str] = []
         self.outside: list[str] = []
         self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
@@ -108,6 +127,7 @@ class Visitor:
     def visit(self, server: Server, query: str = "") -> None:
         self.page.goto(server.url + "/" + query)
         self.page.locator("#hero, #run-head, #drop, #basics, #compared").first.wait_for()
+        self.page.wait_for_function("window.tunerArrived")  # until then the page still goes where it was left
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()
@@ -147,3 +167,85 @@ def visiting(browser, server: Server, query: str = "", **words):
             raise
         assert visitor.outside == []
         assert visitor.complaints == [], visitor.complaints
+
+
+def finished_run(tmp_path_factory) -> Path:
+    """A real run that is done, made once for all tests of this process; copy it, do not change it."""
+    place = tmp_path_factory.getbasetemp() / "finished" / "mushroom"
+    if not place.exists():
+        half = place.with_name("half")
+        shutil.rmtree(half, ignore_errors=True)
+        words = ["run", "lora", "--rehearse", "train.steps=4", "sample.every=4", "save.every=2", "sample.steps=2"]
+        words += ["sample.prompts=[a house, a tree, a photo of a dog, a cup on a table, a mushroom at night]"]
+        words += ["train.batch=1", "log.every=1", "--run-dir", str(half)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", "tuner", *words], env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        half.rename(place)
+    return place
+
+
+def furnished(root: Path, tmp_path_factory) -> Workspace:
+    """A workspace with something on every screen: photos, a run that is done, one like it, and one that goes on.
+
+    The one that goes on is made up, and is as alive as this process.
+    """
+    workspace = Workspace.open(root)
+    photos = Dataset(workspace.dataset(datasets.make(workspace, "my mushroom")))
+    assert all(verdict.accepted for verdict in intake_paths(photos, sorted(toybox.pictures().glob("*.png"))))
+    editing.apply(photos, editing.Trigger("sks"))
+    finished = finished_run(tmp_path_factory)
+    for name, lr in (("mushroom", "0.002"), ("other-mushroom", "0.001")):
+        made = workspace.runs / name
+        shutil.copytree(finished, made)
+        resolved = made / "resolved.yaml"
+        resolved.write_text(resolved.read_text().replace("lr: 0.002", f"lr: {lr}"))
+    made_run(workspace.runs / "going-on", prompts=("a dog", "a cup", "a tree", "a house", "a mushroom"))
+    return workspace
+
+
+SCREENS = {
+    "Start": "#recent .item",
+    "Photos": "#grid .photo img",
+    "Train": "#fields summary",
+    "Monitor": "#state",
+    "Results": "#results a[data-file]",
+    "Try it": "#draw",
+    "Compare": "#comparison",
+}
+"""Each screen, and what stands on it once it is there."""
+
+
+def opened(seen: Visitor, screen: str) -> None:
+    """Go to a screen and wait until it is there."""
+    if screen in ("Monitor", "Results", "Try it"):
+        seen.tab("Runs")
+    seen.tab(screen)
+    seen.page.locator(SCREENS[screen]).first.wait_for()
+
+
+def portrait(seen: Visitor, name: str) -> None:
+    """A picture of the page for the docs, where the environment's TUNER_SCREENSHOTS names a folder for them."""
+    folder = os.environ.get("TUNER_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        seen.page.wait_for_function("[...document.images].every((one) => one.loading === 'lazy' || one.complete)")
+        seen.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+IDLE_MS = 60.0
+"""What the work of `load_factor` takes on an idle machine of the kind that tests run on."""
+_WORK = "() => { const began = performance.now(); let sum = 0; for (let i = 0; i < 4e7; i++) sum += i % 7; " + (
+    "return performance.now() - began + (sum < 0 ? 1 : 0); }"
+)
+
+
+def load_factor(page) -> float:
+    """How many times slower than idle this machine is at the moment, at least 1.
+
+    The same loop is timed in the browser itself, as the median of five: what it waits for are the same cores.
+    """
+    times = sorted(page.evaluate(_WORK) for _ in range(5))
+    return max(1.0, times[2] / IDLE_MS)

@@ -214,7 +214,19 @@ def test_a_dataset_as_a_zip(client, dataset, workspace):
     with zipfile.ZipFile(io.BytesIO(found.content)) as archive:
         assert "metadata.jsonl" in archive.namelist()
         assert len(archive.namelist()) == 2
+    assert found.headers["content-length"] == str(len(found.content))
+    head = client.head(f"/download/dataset/{dataset.path.name}")
+    assert (head.headers["content-length"], head.content) == (found.headers["content-length"], b"")
     assert client.get(f"/download/dataset/{'0' * 16}").status_code == 404
+
+
+def test_packing_a_dataset_leaves_no_file_anywhere(client, dataset, workspace, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = set(tmp_path.rglob("*"))
+    with client.stream("GET", f"/download/dataset/{dataset.path.name}") as found:
+        assert next(found.iter_bytes(64))
+        assert set(tmp_path.rglob("*")) == before
+        assert client.get(f"/download/dataset/{dataset.path.name}").status_code == 200, "two at once"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ import os, sys
 sys.path.insert(0, {tests!r})
 from webui.guard import serve
 import stand_in
-serve._page = lambda workspace: (stand_in.blocks(), {{"head": stand_in.HEAD}})
+serve._page = lambda workspace, login: (stand_in.blocks(), {{"head": stand_in.HEAD}})
 from tuner.cli import main
 main(["ui", *sys.argv[1:]])
 """

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ..backbones.base import Site
 from ..data.sources import as_list
 from ..errors import RecipeError
+from ..places import Place
 from ..types import ParamGroup
 from .base import Adapter, Attachment, Count
 
@@ -46,7 +47,7 @@ class LoRA(Adapter, name="lora"):
     """A starts as gaussian noise of deviation 1 / rank, or as a fresh layer does; B starts at 0 and changes nothing."""
     text_encoder_lr: float | None = Field(default=None, gt=0, le=100)
     """Also train the text encoder's attention, at this peak learning rate; null leaves the text encoder as it is."""
-    init_from: str | None = Field(default=None, min_length=1)
+    init_from: Place | None = Field(default=None, min_length=1)
     """Begin as a saved LoRA of the same rank, alpha and layers: its file, its folder, or the run that made it; null
     begins anew."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from ..parts import Choice, Problem
+from ..places import Place
 from .habits import Habits
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ Site = Literal["cross_attention", "attention", "attention_mlp", "all_linear", "c
 class Backbone(Choice):
     """A family of pretrained models and where its weights are."""
 
-    model: str = Field(min_length=1)
+    model: Place = Field(min_length=1)
     """Folder in diffusers' layout, a single .safetensors file, a Hub id, or `toybox` for the model that ships here."""
     revision: str | None = None
     """Branch, tag or commit of the Hub id."""

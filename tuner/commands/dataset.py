@@ -1,4 +1,4 @@
-"""`dataset new | add | ls | show | caption | undo | redo | crops | export | rename | remove`."""
+"""`dataset new | add | ls | show | forget-refused | caption | undo | redo | crops | export | rename | remove`."""
 
 from __future__ import annotations
 
@@ -143,6 +143,19 @@ def show(
         typer.echo("words: " + ", ".join(f"{word.text} {word.pictures}" for word in frequent[:20]))
     for one in advice:
         typer.echo(f"* {one.text}")
+
+
+@app.command()
+def forget_refused(name: Name, as_json: AsJson = False) -> None:
+    """Empty the list of refused files that `show` tells; the dataset itself stays as it is."""
+    from ..data.listing import count
+    from ..dataset import landing
+
+    forgotten = landing.forget_refused(opened(name))
+    if as_json:
+        emit({"forgotten": forgotten})
+        return
+    typer.echo(f"{count(forgotten, 'refused file')} forgotten")
 
 
 for edit in (caption, undo, redo):

@@ -16,7 +16,7 @@ Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, as
 
 def ls(as_json: AsJson = False) -> int:
     """List the recipes that come with tuner."""
-    from ..shipped import shipped
+    from ..shipped import about, shipped
 
     found = {name: (about(path.read_text(encoding="utf-8")), path) for name, path in shipped().items()}
     if as_json:
@@ -25,13 +25,6 @@ def ls(as_json: AsJson = False) -> int:
         typer.echo(columns([(name, text) for name, (text, _) in found.items()]))
         typer.echo("\n`tuner cat NAME` shows one, `tuner cp NAME mine.yaml` makes it yours, `tuner run NAME` runs it")
     return 0
-
-
-def about(text: str) -> str:
-    """What a recipe is for: the first sentence of its first comment."""
-    lines = [line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")]
-    said = [line for line in lines if line and not line.startswith("yaml-language-server")]
-    return said[0].split(". ")[0].rstrip(".") if said else ""
 
 
 def cat(name: Name) -> int:

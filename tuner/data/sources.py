@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..parts import Part
+from ..places import Place
 from . import templates as sentences
 
 
@@ -53,9 +54,9 @@ Templates = Literal["object", "style"] | Annotated[tuple[Template, ...], Field(m
 class Source(Part):
     """One folder or dataset of pictures that plays one role."""
 
-    path: str | None = None
+    path: Place | None = None
     """Folder of pictures (or one picture). Relative to the working directory; ~ is your home."""
-    dataset: str | None = None
+    dataset: Place | None = None
     """Instead of a path: a dataset id on the Hub, or a local .parquet file. Needs the extra `data`."""
     split: str = "train"
     """Split of the dataset."""
@@ -160,7 +161,7 @@ CHOSEN, REJECTED = "chosen", "rejected"
 class PairSource(Source):
     """Pairs of pictures, of which one is preferred: a folder with `chosen` and `rejected` in it, a table, a dataset."""
 
-    path: str | None = None
+    path: Place | None = None
     """Folder that holds `chosen/` and `rejected/` (a pair has one name in both), or a .jsonl file whose rows name the
     two pictures of a pair, relative to the file. Relative to the working directory; ~ is your home."""
     caption_column: str = "caption"

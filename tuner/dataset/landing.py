@@ -178,8 +178,10 @@ def _remember_refused(change: Change, verdicts: Sequence[Verdict]) -> None:
     change.contents = replace(contents, refused=refused[over:], refused_before=contents.refused_before + over)
 
 
-def forget_refused(dataset: Dataset) -> None:
-    """Empty the list of refused files. Raises: as `Dataset.open`."""
+def forget_refused(dataset: Dataset) -> int:
+    """Empty the list of refused files; gives how many were on it and before it. Raises: as `Dataset.open`."""
     with dataset.changing() as change:
+        forgotten = len(change.contents.refused) + change.contents.refused_before
         change.contents = replace(change.contents, refused=(), refused_before=0)
         change.save_contents()
+    return forgotten

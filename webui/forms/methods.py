@@ -13,7 +13,7 @@ from tuner.commands.arguments import MAIN_RECIPE
 from tuner.data.sources import PairSource
 from tuner.errors import UsageError
 from tuner.recipe_file import open_recipe
-from tuner.shipped import shipped
+from tuner.shipped import about, shipped
 from tuner.wording import quoted
 
 if TYPE_CHECKING:
@@ -116,13 +116,6 @@ def _method(name: str) -> Method:
         "prior" in recipe.sources,
         recipe.task.sources[role] is PairSource,
     )
-
-
-def about(text: str) -> str:
-    """What a recipe is for: the first sentence of its first comment, which may take several lines."""
-    lines = text.partition("\n\n")[0].splitlines()
-    said = " ".join(line.lstrip("# ").strip() for line in lines if "yaml-language-server" not in line)
-    return re.split(r"(?<!\bal)\. ", said + " ")[0].strip().rstrip(".")
 
 
 def _trigger(recipe: Recipe) -> tuple[str, bool]:

@@ -271,7 +271,7 @@ def _log_to(file: Path) -> None:
     handler = RotatingFileHandler(file, maxBytes=1 << 20, backupCount=1, encoding="utf-8", delay=True)
     handler.setFormatter(_Redacted("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(_worth_keeping)
-    for name in ("uvicorn", "asyncio", "gradio", "httpx", "httpx2"):
+    for name in ("webui", "uvicorn", "asyncio", "gradio", "httpx", "httpx2"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(logging.WARNING)

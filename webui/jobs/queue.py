@@ -13,7 +13,7 @@ from tuner.errors import UsageError
 from tuner.status import LIVE, read_status
 from webui.workspace import UnknownId, fresh_id
 
-from . import admission, rows, stopping
+from . import admission, rows, stopping, twins
 from .database import writing
 from .hardware import check, devices
 from .job import ENDED, LOG, RESULT, UNFINISHED, Job, moved
@@ -55,6 +55,9 @@ class Queue:
     ) -> Job:
         """Put a command into the queue, and see to it that a worker comes.
 
+        Where the same is waited for already, that job is given instead of a second one: see `twins.ONCE` for which
+        kinds, and why. A job with files of its own is never the same as another.
+
         Args:
             kind: what it is for, in a word.
             title: for people.
@@ -83,7 +86,9 @@ class Queue:
             job = Job(name, kind, title, made, self._device(device), "queued", 0.0, time.time(), run=run)
             for file, text in (files or {}).items():
                 atomic.write(folder / file, text)
-            job = self._insert(job, ahead=ahead)
+            job = self._insert(job, ahead=ahead, alone=not files)
+            if job.id != name:
+                shutil.rmtree(folder, ignore_errors=True)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -261,8 +266,10 @@ class Queue:
             row = connection.execute(change, (time.time(), name)).fetchone()
         return Job.from_row(row) if row is not None else None
 
-    def _insert(self, job: Job, *, ahead: bool) -> Job:
+    def _insert(self, job: Job, *, ahead: bool, alone: bool) -> Job:
         with writing(self.workspace.database) as connection:
+            if alone and (twin := twins.of(connection, self.workspace, job)) is not None:
+                return twin
             unfinished = connection.execute("SELECT COUNT(*) FROM job WHERE state IN ('queued', 'running')").fetchone()[
                 0
             ]

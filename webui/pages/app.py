@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from tuner.errors import TunerError
 from webui import datasets
 from webui.html import render
 from webui.jobs.queue import Queue
-from webui.views.monitor import Seen
 from webui.workspace import Workspace
 
 from . import compare, monitor, photos, results, start, train, tryit
 from .desk import COMPARE, PHOTOS, RUNS, START, TRAIN, Desk, Shared, run_picker
-from .events import QUIET, fault, nothing, panel
+from .events import QUIET, guarded, nothing, panel, steady
+from .monitor import Looked
 
 TICK_S = 1.5
 """Between two looks at the run and the queue; each costs some milliseconds where nothing changed."""
@@ -62,7 +62,7 @@ def build(workspace: Workspace, *, login: bool = False) -> gr.Blocks:
             with gr.Tab("Start", id=START):
                 starting = start.build(desk, shared)
             with gr.Tab("Photos", id=PHOTOS):
-                dropping = photos.build(desk, shared)
+                dropping = photos.build(desk)
             with gr.Tab("Train", id=TRAIN) as train_tab:
                 training = train.build(desk, shared)
             with gr.Tab("Runs", id=RUNS):
@@ -82,13 +82,10 @@ def build(workspace: Workspace, *, login: bool = False) -> gr.Blocks:
         _clock(desk, shared, screens)
         _run_chosen(desk, shared, screens)
         _visit(desk, page, shared, screens, memory)
-        compare_tab.select(lambda chosen: compare.offered(desk, chosen), comparing.runs, comparing.runs, **QUIET)
-        train_tab.select(
-            lambda chosen: gr.update(choices=train.sets(desk), value=chosen),
-            dropping.dataset,
-            training.dataset,
-            **QUIET,
-        )
+        offered = guarded(lambda chosen: compare.offered(desk, chosen))
+        compare_tab.select(offered, comparing.runs, comparing.runs, **QUIET)
+        train_tab.select(guarded(lambda: gr.update(choices=train.sets(desk))), None, training.dataset, **QUIET)
+        train.begin_with(desk, shared, training, dropping)
 
     return page
 
@@ -97,24 +94,29 @@ def _clock(desk: Desk, shared: Shared, screens: Screens) -> None:
     """Look again every now and then; what did not change is not sent."""
     before = gr.State({})
 
-    def tick(run: str | None, seen: Seen | None, step: str | None, job: str | None, was: dict[str, str]) -> Any:
-        found = dict(was)
-        try:
-            found |= {
-                "start": start.show(desk),
-                "results": results.show(desk, run, step),
-                "drawn": tryit.show(desk, job),
-            }
-            shown = monitor.show(desk, run, seen)
-        except TunerError:  # said when it was chosen; a clock that says it again and again helps nobody
-            shown = nothing(len(screens.monitor.outputs))
-        parts = [gr.skip() if found.get(key) == was.get(key) else found[key] for key in ("start", "results", "drawn")]
-        return (*parts, found, *shown)
+    parts = [screens.start.listing, screens.results.page, screens.tryit.page, shared.run, screens.tryit.checkpoint]
+    outputs = [*parts, before, *screens.monitor.outputs]
+
+    @steady(len(outputs))
+    def tick(run: str | None, looked: Looked | None, step: str | None, job: str | None, was: dict[str, Any]) -> Any:
+        shows: dict[str, Callable[[], Any]] = {
+            "start": lambda: start.show(desk),
+            "results": lambda: results.show(desk, run, step),
+            "drawn": lambda: tryit.show(desk, job),
+            "runs": desk.run_choices,
+            "saves": lambda: tryit.saves(desk, run),
+        }
+        found = {key: steady(1)(show)() for key, show in shows.items()}  # a fault of one part holds up no other
+        new = {key: gr.skip() if html == was.get(key) else html for key, html in found.items()}
+        lists = [gr.skip() if found[k] == was.get(k) else gr.update(choices=found[k]) for k in ("runs", "saves")]
+        # without a run there is nothing to watch, and a look that began before the visit did would say so over it
+        watched = monitor.show(desk, run, looked) if run else nothing(len(screens.monitor.outputs))
+        return (new["start"], new["results"], new["drawn"], *lists, found, *watched)
 
     shared.timer.tick(
         tick,
         [shared.run, screens.monitor.seen, screens.results.step, screens.tryit.job, before],
-        [screens.start.listing, screens.results.page, screens.tryit.page, before, *screens.monitor.outputs],
+        outputs,
         trigger_mode="once",
         concurrency_limit=_LOOKS,
         **QUIET,
@@ -122,12 +124,7 @@ def _clock(desk: Desk, shared: Shared, screens: Screens) -> None:
 
 
 def _run_chosen(desk: Desk, shared: Shared, screens: Screens) -> None:
-    def choose(run: str | None) -> Any:
-        try:
-            return _of_run(desk, run)
-        except TunerError as error:
-            raise fault(error) from error
-
+    choose = guarded(lambda run: _of_run(desk, run))
     shared.run.change(choose, shared.run, _run_outputs(screens), **QUIET)
 
 
@@ -142,7 +139,8 @@ def _run_outputs(screens: Screens) -> list[Any]:
 def _of_run(desk: Desk, run: str | None) -> Any:
     job = tryit.latest(desk, run)
     return (
-        results.show(desk, run, None), None, *tryit.choices(desk, run), job, tryit.show(desk, job),
+        results.show(desk, run, None), None, tryit.first_prompt(desk, run),
+        gr.update(choices=tryit.saves(desk, run), value=tryit.FINAL), job, tryit.show(desk, job),
         *monitor.show(desk, run, None),
     )  # fmt: skip
 
@@ -150,6 +148,7 @@ def _of_run(desk: Desk, run: str | None) -> Any:
 def _visit(desk: Desk, page: gr.Blocks, shared: Shared, screens: Screens, memory: gr.BrowserState) -> None:
     """What a page shows when it opens: the run of the address, else what this browser looked at last."""
 
+    @guarded
     def arrive(kept: Any, request: gr.Request) -> Any:
         known = kept if isinstance(kept, dict) else {}
         asked = request.query_params.get("run")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from tuner import rundir
+from tuner.errors import TunerError
+from webui.jobs.job import UNFINISHED
 from webui.jobs.queue import Queue
+from webui.views.recent import latest
+from webui.views.words import as_id, shown
 from webui.workspace import Workspace
 
 START, PHOTOS, TRAIN, RUNS, COMPARE = "start", "photos", "train", "runs", "compare"
@@ -24,9 +31,9 @@ class Desk:
 
     def run_choices(self) -> list[tuple[str, str]]:
         """(what the picker says, id) of every run, the latest first; training that waits comes before all."""
-        waiting = [job.run for job in self.queue.waiting() if job.trains and job.run]
-        there = [summary.name for summary in rundir.runs(self.workspace.runs)]
-        return [(name, name) for name in dict.fromkeys([*waiting, *there])]
+        waiting = [job.run for job in self.queue.jobs(states=UNFINISHED) if job.trains and job.run]
+        names = dict.fromkeys([*waiting, *latest(self.workspace.runs)])
+        return [(shown(name, 200), name) for name in names if as_id(name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,17 @@ def run_picker(desk: Desk, chosen: str | None = None) -> Any:
     choices = desk.run_choices()
     ids = [name for _, name in choices]
     return gr.update(choices=choices, value=chosen if chosen in ids else (ids[0] if ids else None))
+
+
+@contextmanager
+def unless_queued(place: Path) -> Iterator[None]:
+    """Take an empty run directory away again where its job is refused within."""
+    try:
+        yield
+    except TunerError:
+        with suppress(OSError):  # not empty: then it is a run by now
+            place.rmdir()
+        raise
 
 
 def free_run(workspace: Workspace, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import logging
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import gradio as gr
@@ -13,6 +14,8 @@ from tuner.errors import TunerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_LOG = logging.getLogger("webui")
+_OURS = "This is a fault of tuner, not yours. What happened is in server.log, in the folder ui of the workspace."
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -36,6 +39,11 @@ element.addEventListener('change', (event) => {
 });
 """
 """A field `data-edit="..."` sends its id and its value once it is left."""
+
+
+SURE = "(first, ...rest) => window.confirm('{what}') ? [first, ...rest] : ['NOT SURE', ...rest]"
+"""Asks before a button does what cannot be taken back; the handler's first value is `NOT_SURE` where it shall not."""
+NOT_SURE = "NOT SURE"
 
 
 def panel(value: str = "", *, elem_id: str | None = None, js_on_load: str | None = None) -> gr.HTML:
@@ -65,6 +73,11 @@ def guarded(handler: Callable[P, R]) -> Callable[P, R]:
             return handler(*words, **names)
         except TunerError as error:
             raise fault(error) from error
+        except gr.Error:
+            raise
+        except Exception as error:  # the border of the page: what nobody foresaw is logged, and said as a fault of ours
+            _LOG.exception("a handler failed: %s", handler.__qualname__)
+            raise gr.Error(_OURS, title="That did not work", print_exception=False) from error
 
     return wrapper
 
@@ -72,3 +85,26 @@ def guarded(handler: Callable[P, R]) -> Callable[P, R]:
 def nothing(count: int) -> Any:
     """No change to that many outputs."""
     return gr.skip() if count == 1 else tuple(gr.skip() for _ in range(count))
+
+
+def steady(count: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """For the handlers of a clock, with that many outputs: a fault changes nothing on the page.
+
+    What is expected was said when its cause was chosen, and a clock that says it again and again helps nobody; what
+    nobody foresaw is logged.
+    """
+
+    def around(handler: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(handler)
+        def wrapper(*words: P.args, **names: P.kwargs) -> R:
+            try:
+                return handler(*words, **names)
+            except TunerError:
+                return nothing(count)
+            except Exception:  # as in `guarded`
+                _LOG.exception("a look failed: %s", handler.__qualname__)
+                return nothing(count)
+
+        return wrapper
+
+    return around

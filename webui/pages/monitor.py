@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,11 +14,14 @@ from webui.jobs import words as commands
 from webui.jobs.job import Job
 from webui.views import recipe
 from webui.views.buttons import LABELS
+from webui.views.files import text
 from webui.views.monitor import MonitorView, Seen, monitor
 from webui.views.state import Head
+from webui.workspace import UnknownId
 
 from .desk import Desk, Shared
 from .events import guarded, nothing, panel
+from .run_head import with_job
 
 STOPS = {"stop": False, "stop-now": True}
 """Whether a stop is one without saving."""
@@ -86,41 +90,67 @@ def go_on(desk: Desk, run: str) -> Job:
     Raises: UnknownId, UsageError, StorageError.
     """
     path = desk.workspace.run(run)
-    known = [job for job in desk.queue.jobs(run=path.name) if job.trains]
+    known = _trainings(desk, path.name)
     if any(not job.ended for job in known):
         return known[0]
     if known and known[0].resumable:
         return desk.queue.resume(known[0].id)
+    if known and not (path / "recipe.yaml").is_file():
+        return desk.queue.again(known[0].id)
     return desk.queue.add("train", path.name, commands.train(path / "recipe.yaml", path), run=path.name)
 
 
-def show(desk: Desk, run: str | None, seen: Seen | None) -> Any:
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a page shows already."""
+
+    seen: Seen
+    job: tuple[str, str, int] | None
+    """Its job, that job's state, and how many wait before it."""
+
+
+def show(desk: Desk, run: str | None, looked: Looked | None) -> Any:
     """What changed since the last look, for `Monitor.outputs`."""
+    hidden = [gr.update(visible=False) for _ in _ORDER]
     if not run:
-        return (render("head.html", head=None), *(gr.update(visible=False) for _ in _ORDER), "", "", "", None)
-    path = desk.workspace.run(run)
-    view = monitor(path, seen)
+        return (render("head.html", head=None, gone=False), *hidden, "", "", "", None)
+    try:
+        path = desk.workspace.run(run)
+    except UnknownId:
+        return (render("head.html", head=None, gone=True), *hidden, "", "", "", None)
+    job = next(iter(_trainings(desk, path.name)), None)
+    before = _before(desk, job)
+    mark = (job.id, job.state, before) if job else None
+    view = monitor(path, looked.seen if looked and looked.job == mark else None)
+    now = Looked(view.seen, mark)
     if not view.changed:
-        return (*nothing(4 + len(_ORDER)), view.seen)
+        return (*nothing(4 + len(_ORDER)), now)
+    head = with_job(view.head, job, before) if view.head else None
     return (
-        gr.skip() if view.head is None else _head(desk, view.run, run, view.head),
-        *(gr.skip() if view.head is None else _button(view.head, name) for name in _ORDER),
+        gr.skip() if head is None else _head(view.run, path, head, job),
+        *(gr.skip() if head is None else _button(head, name) for name in _ORDER),
         gr.skip() if view.matrix is None else render("samples.html", matrix=view.matrix),
         gr.skip() if view.curves is None else _charts(view),
         gr.skip() if view.log is None else render("log.html", log=view.log),
-        view.seen,
+        now,
     )
 
 
-def _head(desk: Desk, name: str, run: str, head: Head) -> str:
-    path = desk.workspace.run(run)
-    facts = [
-        ("Speed", head.pace),
-        ("Memory", head.memory),
-        ("Started", head.started),
-        ("Best save", head.best),
-    ]
-    job = next((job for job in desk.queue.jobs(run=path.name, limit=5) if job.trains), None)
+def _trainings(desk: Desk, run: str) -> list[Job]:
+    """The jobs that trained this run, the latest first."""
+    return [job for job in desk.queue.jobs(run=run, limit=20) if job.trains]
+
+
+def _before(desk: Desk, job: Job | None) -> int:
+    if job is None or job.state != "queued":
+        return 0
+    waiting = [other.id for other in desk.queue.waiting(job.device)]
+    running = len(desk.queue.jobs(states=("running",)))
+    return running + (waiting.index(job.id) if job.id in waiting else 0)
+
+
+def _head(name: str, path: Path, head: Head, job: Job | None) -> str:
+    facts = [("Speed", head.pace), ("Memory", head.memory), ("Started", head.started), ("Best save", head.best)]
     return render(
         "head.html",
         name=name,
@@ -129,15 +159,17 @@ def _head(desk: Desk, name: str, run: str, head: Head) -> str:
         percent=round(100 * (head.share or 0)),
         facts=[(key, value) for key, value in facts if value],
         command=commands.command_line(job.words) if job else "",
+        recipe=text(path / "recipe.yaml") or "",
     )
 
 
 def _button(head: Head, name: str) -> Any:
-    button = next(button for button in head.buttons if button.command == name)
-    return gr.update(visible=button.applies)
+    button = next((button for button in head.buttons if button.command == name), None)
+    if button is None:
+        return gr.update(visible=False)
+    return gr.update(visible=button.applies, value=button.label)
 
 
 def _charts(view: MonitorView) -> str:
     assert view.curves is not None
-    shown = [panel.svg() for panel in view.curves.panels]
-    return render("charts.html", charts=shown, note=view.curves.note)
+    return render("charts.html", charts=[panel.svg() for panel in view.curves.panels], note=view.curves.note)

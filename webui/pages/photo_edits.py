@@ -43,15 +43,15 @@ class Edits:
 
     @property
     def changes(self) -> list[Any]:
-        return [self.kind.change, self.first.input, self.second.input]
+        return [self.kind.change, self.first.change, self.second.change]  # `input` misses a first text that is pasted
 
 
 def build() -> Edits:
     """Lay the fields out; what they do is wired by the screen."""
     with gr.Row(equal_height=True):
         kind = gr.Dropdown([*_KINDS], value="Put the trigger word in", label="What to do", elem_id="edit-kind")
-        first = gr.Textbox(label="Text", placeholder="sks", max_length=500, elem_id="edit-first")
-        second = gr.Textbox(label="with", max_length=500, visible=False, elem_id="edit-second")
+        first = gr.Textbox("", label="Text", placeholder="sks", max_length=500, elem_id="edit-first")
+        second = gr.Textbox("", label="with", max_length=500, visible=False, elem_id="edit-second")
         button = gr.Button("Change them", elem_id="edit-apply", min_width=130)
     preview = panel(elem_id="edit-preview")
 
@@ -73,6 +73,11 @@ def edit(kind: str, first: str, second: str) -> Edit:
     if not first.strip():
         raise UsageError("there is no text", "write what to put into the captions")
     return made(first.strip())
+
+
+def whole(kind: str, first: str) -> bool:
+    """Whether the fields say enough to be shown."""
+    return bool(first if kind == _FIND else first.strip())
 
 
 def told(found: Edited) -> str:

@@ -11,12 +11,13 @@ import gradio as gr
 from tuner.dataset import editing
 from tuner.dataset.crops import options
 from tuner.dataset.landing import forget_refused
-from tuner.errors import UsageError
+from tuner.errors import DataError, UsageError
 from webui import datasets
 from webui.html import render
+from webui.workspace import UnknownId
 
 from . import photo_edits
-from .desk import TRAIN, Desk, Shared
+from .desk import Desk
 from .events import CLICKS, EDITS, QUIET, guarded, panel, told
 
 DROPPED = "window.tunerDropzone(element, () => trigger('upload', {}));"
@@ -33,17 +34,19 @@ class Photos:
     drop: gr.HTML
     grid: gr.HTML
     words: gr.HTML
+    train: gr.Button
+    """Begins a recipe about this set."""
 
     @property
     def outputs(self) -> list[Any]:
         return [self.drop, self.grid, self.words]
 
 
-def build(desk: Desk, shared: Shared) -> Photos:
+def build(desk: Desk) -> Photos:
     """Lay the screen out and wire its fields."""
     with gr.Row(equal_height=True):
         dataset = gr.Dropdown(choices(desk), label="Set of photos", elem_id="dataset", scale=3)
-        name = gr.Textbox(label="New set", placeholder="my dog", max_length=100, elem_id="set-name", scale=2)
+        name = gr.Textbox("", label="New set", placeholder="my dog", max_length=100, elem_id="set-name", scale=2)
         new = gr.Button("New set", elem_id="new-set", scale=1, min_width=110)
     drop = panel(elem_id="drop", js_on_load=DROPPED)
     with gr.Accordion("Change many captions at once", open=False, elem_id="bulk"):
@@ -57,7 +60,7 @@ def build(desk: Desk, shared: Shared) -> Photos:
         train = gr.Button("Train on these", variant="primary", elem_id="train-these", min_width=160)
     grid = panel(elem_id="grid", js_on_load=CLICKS + EDITS)
     words = panel(elem_id="words")
-    made = Photos(dataset, drop, grid, words)
+    made = Photos(dataset, drop, grid, words, train)
 
     @guarded
     def create(text: str) -> Any:
@@ -79,7 +82,6 @@ def build(desk: Desk, shared: Shared) -> Photos:
     _wire_grid(desk, made, side)
     _wire_turns(desk, made, side, undo, redo)
     _wire_edits(desk, made, side, edits)
-    train.click(lambda: gr.Tabs(selected=TRAIN), None, shared.tabs, **QUIET)
     return made
 
 
@@ -136,15 +138,18 @@ def _wire_edits(desk: Desk, made: Photos, side: gr.Dropdown, edits: photo_edits.
 
     @guarded
     def preview(chosen: str | None, kind: str, first: str, second: str) -> str:
+        if not chosen or not photo_edits.whole(kind, first):
+            return ""  # still being written
         return photo_edits.told(editing.preview(_dataset(desk, chosen), photo_edits.edit(kind, first, second)))
 
     edits.apply.click(bulk, [made.dataset, side, *edits.inputs], made.outputs, **QUIET)
-    gr.on(edits.changes, preview, [made.dataset, *edits.inputs], edits.preview, **QUIET)
+    gr.on(edits.changes, preview, [made.dataset, *edits.inputs], edits.preview, trigger_mode="always_last", **QUIET)
 
 
 def choices(desk: Desk) -> list[tuple[str, str]]:
     """(what the picker says, id) of every set."""
-    return [(f"{row.name} ({row.pictures})", row.id) for row in datasets.rows(desk.workspace)]
+    rows = datasets.rows(desk.workspace)
+    return [(f"{row.name} ({'damaged' if row.problem else row.pictures})", row.id) for row in rows]
 
 
 def show(desk: Desk, chosen: str | None, side: str) -> tuple[str, str, str]:
@@ -152,7 +157,10 @@ def show(desk: Desk, chosen: str | None, side: str) -> tuple[str, str, str]:
     if not chosen:
         return render("drop.html", dataset=None), "", ""
     data = options(int(side)) if side.isdecimal() else None
-    page = datasets.page(desk.workspace, chosen, data)
+    try:
+        page = datasets.page(desk.workspace, chosen, data)
+    except (DataError, UnknownId) as error:  # damaged or deleted: it must not take the other screens with it
+        return render("drop.html", dataset=None, waiting=()), render("broken.html", fault=error), ""
     heic = " and HEIC" if find_spec("pillow_heif") else ""
     return (
         render("drop.html", dataset=page.id, heic=heic, waiting=page.waiting),

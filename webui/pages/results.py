@@ -11,10 +11,12 @@ import gradio as gr
 from tuner.errors import UsageError
 from webui import downloads, listed
 from webui.html import render
+from webui.jobs import words as commands
 from webui.jobs.job import Job
 from webui.media import FILES
 from webui.views import adapter_files, words
 from webui.views.results import Figure, Results, Saved, results
+from webui.workspace import UnknownId
 
 from . import telling
 from .desk import Desk, Shared
@@ -43,9 +45,9 @@ def build(desk: Desk, shared: Shared) -> Panel:
     with gr.Accordion("Publish to the Hugging Face Hub", open=False, elem_id="publish"):
         panel(render("publish.html"))
         with gr.Row(equal_height=True):
-            repo = gr.Textbox(label="Name there", placeholder="your-name/my-dog", max_length=96, elem_id="repo")
+            repo = gr.Textbox("", label="Name there", placeholder="your-name/my-dog", max_length=96, elem_id="repo")
             licence = gr.Textbox(
-                label="Licence", placeholder="only where the base names none", max_length=60, elem_id="licence"
+                "", label="Licence", placeholder="only where the base names none", max_length=60, elem_id="licence"
             )
             private = gr.Checkbox(label="Private: only you see it", value=True, elem_id="private")
         publish = gr.Button("Publish", elem_id="do-publish")
@@ -75,6 +77,7 @@ def build(desk: Desk, shared: Shared) -> Panel:
         said = [*_step(save), *([f"--license={terms}"] if terms else []), *([] if only_me else ["--public"])]
         command = ["publish", "--json", *said, "--", str(path), name]
         desk.queue.add("publish", f"Publish as {name}", command, device="none", run=path.name)
+        gr.Info("Queued. How it goes stands under the files.")
         return show(desk, run, chosen)
 
     page.click(act, [shared.run, step], [page, step], api_visibility="private")
@@ -86,7 +89,10 @@ def show(desk: Desk, run: str | None, chosen: str | None) -> str:
     """The screen as HTML."""
     if not run:
         return render("results.html", run=None)
-    path = desk.workspace.run(run)
+    try:
+        path = desk.workspace.run(run)
+    except UnknownId:  # deleted since; Monitor says so
+        return render("results.html", run=None)
     found = results(path)
     save = _chosen(found, chosen) if found.saves else None
     figures = [_column(figure) for figure in (save.figures if save else ())][:_COLUMNS]
@@ -180,6 +186,7 @@ def _job(desk: Desk, job: Job) -> dict[str, Any]:
     size = facts.get("size")
     made = job.kind == "package" and job.state == "done"
     return telling.told(job) | {
+        "command": commands.command_line(job.words),
         "url": _made(desk, job) if made else "",
         "size": words.size(size) if isinstance(size, int) else "",
         "link": _web(facts.get("url")) if job.kind == "publish" else "",

@@ -14,7 +14,7 @@ from webui.jobs.job import Job
 from webui.views.recent import recent
 
 from . import telling
-from .desk import PHOTOS, RUNS, Desk, Shared, free_run, run_picker
+from .desk import PHOTOS, RUNS, Desk, Shared, free_run, run_picker, unless_queued
 from .events import CLICKS, guarded, panel, told
 
 SHOWN_S = 3600.0
@@ -39,7 +39,9 @@ def build(desk: Desk, shared: Shared) -> Start:
     @guarded
     def try_demo() -> tuple[Any, Any, Any]:
         name = free_run(desk.workspace, "demo")
-        desk.queue.add("quickstart", "The demo", commands.quickstart(desk.workspace.runs / name))
+        place = desk.workspace.runs / name
+        with unless_queued(place):
+            desk.queue.add("quickstart", "The demo", commands.quickstart(place))
         return gr.Tabs(selected=RUNS), run_picker(desk, name), show(desk)
 
     @guarded
@@ -51,6 +53,8 @@ def build(desk: Desk, shared: Shared) -> Start:
             desk.queue.cancel(name)
         elif done == "stop-job":
             desk.queue.stop(name)
+        elif done == "resume":
+            desk.queue.resume(name)
         elif done == "forget":
             desk.queue.forget(name)
         return gr.skip(), gr.skip(), show(desk)
@@ -75,4 +79,5 @@ def _job(job: Job) -> dict[str, Any]:
         "cancel": job.state == "queued",
         "stop": job.state == "running",
         "forget": job.ended,
+        "resume": job.resumable,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -21,8 +21,9 @@ from webui.jobs import words as commands
 from webui.workspace import UnknownId
 
 from . import recipe_form
-from .desk import RUNS, Desk, Shared, free_run, run_picker
-from .events import CLICKS, EDITS, guarded, panel, told
+from .desk import RUNS, TRAIN, Desk, Shared, free_run, run_picker, unless_queued
+from .events import CLICKS, EDITS, NOT_SURE, QUIET, SURE, guarded, nothing, panel, told
+from .photos import Photos, choices
 
 NEW = ""
 """Id of a draft that is not kept yet."""
@@ -82,9 +83,9 @@ def build(desk: Desk, shared: Shared) -> Train:
         with gr.Row():
             trigger = gr.Textbox("sks", label="Trigger word", info=HELP["trigger"], max_length=80, elem_id="trigger")
             subject = gr.Textbox(
-                label="What kind of thing", info=HELP["subject"], placeholder="dog", max_length=80, elem_id="class"
+                "", label="What kind of thing", info=HELP["subject"], placeholder="dog", max_length=80, elem_id="class"
             )
-            name = gr.Textbox(label="Name", info=HELP["name"], placeholder="my dog", max_length=80, elem_id="name")
+            name = gr.Textbox("", label="Name", info=HELP["name"], placeholder="my dog", max_length=80, elem_id="name")
     said = panel(elem_id="answers-said", js_on_load=CLICKS)
     with gr.Row():
         look = gr.Button("Check", elem_id="check")
@@ -107,11 +108,13 @@ def build(desk: Desk, shared: Shared) -> Train:
 
     @guarded
     def delete(chosen: str) -> Any:
+        if chosen == NOT_SURE:
+            return nothing(len(page.outputs))
         if chosen:
             Drafts(desk.workspace).delete(chosen)
         return opened(desk, NEW)
 
-    drop.click(delete, draft, page.outputs, show_progress="hidden", api_visibility="private")
+    drop.click(delete, draft, page.outputs, js=SURE.format(what="Delete this recipe?"), **QUIET)
     return page
 
 
@@ -188,13 +191,14 @@ def _wire_start(desk: Desk, shared: Shared, page: Train, look: gr.Button, start:
             answers = _basics(values)
             run = free_run(desk.workspace, answers.name.strip() or answers.method)
             place = desk.workspace.runs / run
-            desk.queue.add(
-                "train",
-                answers.name.strip() or run,
-                lambda folder: commands.train(folder / "recipe.yaml", place),
-                ahead=ahead,
-                files={"recipe.yaml": text},
-            )
+            with unless_queued(place):
+                desk.queue.add(
+                    "train",
+                    answers.name.strip() or run,
+                    lambda folder: commands.train(folder / "recipe.yaml", place),
+                    ahead=ahead,
+                    files={"recipe.yaml": text},
+                )
             return gr.Tabs(selected=RUNS), run_picker(desk, run), ""
 
         return begin
@@ -205,6 +209,23 @@ def _wire_start(desk: Desk, shared: Shared, page: Train, look: gr.Button, start:
     queue.click(starting(ahead=False), inputs, outputs, api_visibility="private")
 
 
+def begin_with(desk: Desk, shared: Shared, page: Train, photos: Photos) -> None:
+    """Let the Photos screen's button take its set into the recipe at hand."""
+
+    @guarded
+    def use(dataset: str | None, chosen: str, text: str, made: str, *values: Any) -> Any:
+        answers = replace(_basics(values), dataset=dataset or "")
+        return (
+            gr.Tabs(selected=TRAIN),
+            gr.update(choices=sets(desk), value=dataset),
+            *_answered(desk, chosen, text, made, answers),
+        )
+
+    inputs = [photos.dataset, page.draft, page.text, page.made, *page.answers]
+    outputs = [shared.tabs, page.dataset, page.text, page.made, page.said, *page.following]
+    photos.train.click(use, inputs, outputs, **QUIET)
+
+
 def drafts(desk: Desk) -> list[tuple[str, str]]:
     """(what the picker says, id) of every draft, behind a new one."""
     kept = [(f"{draft.title} · {ago(draft.saved)}", draft.id) for draft in Drafts(desk.workspace).listed()]
@@ -213,9 +234,7 @@ def drafts(desk: Desk) -> list[tuple[str, str]]:
 
 def sets(desk: Desk) -> list[tuple[str, str]]:
     """(what the picker says, id) of every set of photos."""
-    from . import photos
-
-    return photos.choices(desk)
+    return choices(desk)
 
 
 def opened(desk: Desk, chosen: str, dataset: str | None = None) -> Any:
@@ -251,9 +270,16 @@ def _basics(values: Any) -> Basics:
 
 def _made(desk: Desk, answers: Basics) -> str | None:
     """The recipe of the answers; None where they make none yet."""
-    if not answers.dataset or asking.problems(answers):
+    pictures = _pictures(desk, answers)
+    return None if pictures is None or asking.problems(answers) else asking.apply(answers, pictures)
+
+
+def _pictures(desk: Desk, answers: Basics) -> Pictures | None:
+    """The chosen set; None without one, and where it was deleted or damaged, which the Photos screen says."""
+    try:
+        return Pictures.of(desk.workspace, answers.dataset) if answers.dataset else None
+    except TunerError:
         return None
-    return asking.apply(answers, Pictures.of(desk.workspace, answers.dataset))
 
 
 def _answered(desk: Desk, chosen: str, text: str, made: str, answers: Basics) -> Any:
@@ -276,16 +302,14 @@ def _by_hand(desk: Desk, text: str, made: str) -> bool:
 
 
 def _said(desk: Desk, answers: Basics, text: str, made: str) -> str:
-    wrong = asking.problems(answers)
-    outcome = ""
-    if not wrong and answers.dataset:
-        outcome = asking.outcome(answers, Pictures.of(desk.workspace, answers.dataset))
+    wrong, pictures = asking.problems(answers), _pictures(desk, answers)
+    outcome = "" if wrong or pictures is None else asking.outcome(answers, pictures)
     return render(
         "answers.html",
         wrong=wrong,
         notes=asking.notes(answers),
         outcome=outcome,
-        photos=bool(answers.dataset),
+        photos=pictures is not None,
         by_hand=_by_hand(desk, text, made),
     )
 
@@ -294,8 +318,11 @@ def _following(desk: Desk, chosen: str, text: str, answers: Basics) -> Any:
     """Keep the draft, and show what follows from its text."""
     if not text.strip():
         return gr.skip(), "", "", ""
-    kept = Drafts(desk.workspace).save(text, answers, chosen or "")
-    return _shown(desk, kept, text)
+    kept = Drafts(desk.workspace)
+    try:
+        return _shown(desk, kept.save(text, answers, chosen or ""), text)
+    except UnknownId:  # deleted in another tab: what is typed here is kept as a draft of its own
+        return _shown(desk, kept.save(text, answers), text)
 
 
 def _shown(desk: Desk, chosen: str, text: str) -> Any:

@@ -51,9 +51,13 @@ def recent(runs: Path, limit: int = 8, now: float | None = None) -> list[RecentR
         now: Unix seconds.
     """
     now = time.time() if now is None else now
+    return [_told(runs / name, now) for name in latest(runs)[: max(limit, 0)]]
+
+
+def latest(runs: Path) -> list[str]:
+    """The names of every run, the latest start first; two looks at each folder, however many there are."""
     found = [(_touched(runs / name), name) for name in names(runs) if not name.startswith(".")]
-    latest = sorted(((touched, name) for touched, name in found if touched is not None), reverse=True)
-    return [_told(runs / name, now) for _, name in latest[: max(limit, 0)]]
+    return [name for _, name in sorted(((touched, name) for touched, name in found if touched), reverse=True)]
 
 
 def _touched(run: Path) -> int | None:
