@@ -12,7 +12,7 @@ from webui.views.compare import MOST_RUNS
 from webui.views.compare import compare as compared
 
 from .desk import Desk
-from .events import guarded, panel
+from .events import QUIET, guarded, panel
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def build(desk: Desk) -> Compare:
         charts = [panel.svg() for panel in found.panels]
         return render("compare.html", comparison=found, charts=charts)
 
-    runs.change(show, runs, page, api_visibility="private")
+    runs.change(show, runs, page, **QUIET)
     return Compare(runs)
 
 
