@@ -78,10 +78,10 @@ _PALE = """
     const one = walk.currentNode.parentElement;
     if (!walk.currentNode.data.trim() || !one.checkVisibility({visibilityProperty: true})) continue;
     const box = one.getBoundingClientRect();
-    if (box.width < 2 || box.height < 2 || one.closest('.versus, #lightbox, :disabled')) continue;
+    if (box.width < 2 || box.height < 2 || one.closest('.versus, #lightbox, :disabled, .cm-editor')) continue;  // the editor's colours are Gradio's own
     judge(one, walk.currentNode.data, one.closest('svg') ? getComputedStyle(one).fill : getComputedStyle(one).color);
   }
-  for (const one of document.querySelectorAll('input, textarea, select'))
+  for (const one of document.querySelectorAll('input:not([type=radio], [type=checkbox]), textarea, select'))
     if (one.checkVisibility({visibilityProperty: true}) && one.value && one.type !== 'range' && !one.disabled)
       judge(one, one.value, getComputedStyle(one).color);
   return [...bad];

@@ -150,7 +150,7 @@ def test_pictures_are_enlarged_by_keys(browser, server, files):
         seen.tab("Photos")
         begun(seen, "birds")
         page.locator("#drop input[type=file]").set_input_files(files[:2])
-        picture = page.get_by_role("button", name="b.png", exact=True)
+        picture = page.get_by_role("button", name="Enlarge b.png", exact=True)
         for key, closing in (("Enter", "Escape"), ("Space", "Enter")):
             picture.focus()
             page.keyboard.press(key)

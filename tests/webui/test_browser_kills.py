@@ -24,8 +24,9 @@ backbone:
   name: sd15
   model: toybox
 adapters: lora
+task: finetune
 data:
-  images: PICTURES
+  images: {{path: PICTURES, caption: a photo of sks mushroom}}
   resolution: 64
 train:
   steps: {STEPS}
@@ -61,7 +62,7 @@ def test_a_run_outlives_its_page_and_its_server(browser, tmp_path, own_cache, re
         name = _begin(workspace, str(toybox.pictures()), steps)
         run = workspace.runs / name
         seen = Visitor(browser)
-        slow = load_factor(seen.page)
+        slow = _slow(seen)
         took: list[float] = []
         furthest = 0
         left = ["reload"] * reloads + ["kill"] * kills
@@ -74,7 +75,7 @@ def test_a_run_outlives_its_page_and_its_server(browser, tmp_path, own_cache, re
             if number % 3 == 2:  # somebody closes the browser, and comes back later
                 seen.context.close()
                 seen = Visitor(browser)
-            slow = max(slow, load_factor(seen.page))
+            slow = max(slow, _slow(seen))
             began = time.monotonic()
             seen.visit(server, f"?run={name}")
             seen.page.locator("#state").wait_for()
@@ -93,6 +94,15 @@ def test_a_run_outlives_its_page_and_its_server(browser, tmp_path, own_cache, re
     )
     assert max(took) <= SHOWN_S * slow + 1, (took, slow)
     _whole(workspace, run, steps)
+
+
+def _slow(seen: Visitor) -> float:
+    """Measured on a page of its own: the other one loads itself anew when its server comes back."""
+    page = seen.context.new_page()
+    try:
+        return load_factor(page)
+    finally:
+        page.close()
 
 
 def _begin(workspace: Workspace, pictures: str, steps: int) -> str:

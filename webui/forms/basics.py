@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ..workspace import Workspace
 
+UNNAMED = "A recipe without a name"
 MAX_WORD = 60
 """Characters of a trigger or class."""
 MAX_NAME = 80
@@ -178,7 +179,7 @@ def outcome(basics: Basics, pictures: Pictures) -> str:
 
 
 def _header(chosen: Method, basics: Basics) -> str:
-    name = " ".join(basics.name.split()) or chosen.title
+    name = " ".join(basics.name.split()) or UNNAMED
     lines = [name, f"{chosen.title}.", f"Made from the recipe {chosen.key}; quality: {basics.quality}."]
     if basics.practice:
         lines.append("On the practice model that ships with tuner: small pictures, a minute or two on a CPU.")

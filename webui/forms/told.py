@@ -9,7 +9,7 @@ from typing import Any
 from tuner.shipped import shipped
 
 from . import yaml_spans as spans
-from .basics import Basics
+from .basics import UNNAMED, Basics
 from .methods import TOYBOX, Method, method
 from .words import Words
 
@@ -30,7 +30,7 @@ def told(text: str) -> Basics | None:
         _told_trigger(chosen, tree, subject),
         subject,
         found["quality"],
-        "" if title == chosen.title else title,
+        "" if title == UNNAMED else title,
     )
 
 

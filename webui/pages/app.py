@@ -137,10 +137,11 @@ def _run_outputs(screens: Screens) -> list[Any]:
 
 
 def _of_run(desk: Desk, run: str | None) -> Any:
-    job = tryit.latest(desk, run)
+    there = run if run and desk.has(run) else None  # deleted since, or not begun: Monitor says which
+    job = tryit.latest(desk, there)
     return (
-        results.show(desk, run, None), None, tryit.first_prompt(desk, run),
-        gr.update(choices=tryit.saves(desk, run), value=tryit.FINAL), job, tryit.show(desk, job),
+        results.show(desk, there, None), None, tryit.first_prompt(desk, there),
+        gr.update(choices=tryit.saves(desk, there), value=tryit.FINAL), job, tryit.show(desk, job),
         *monitor.show(desk, run, None),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from webui.views.compare import MOST_RUNS
 from webui.views.compare import compare as compared
 
 from .desk import Desk
-from .events import guarded, panel
+from .events import QUIET, guarded, panel
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def build(desk: Desk) -> Compare:
         charts = [panel.svg() for panel in found.panels]
         return render("compare.html", comparison=found, charts=charts)
 
-    runs.change(show, runs, page, api_visibility="private")
+    runs.change(show, runs, page, **QUIET)
     return Compare(runs)
 
 
@@ -43,5 +43,6 @@ def offered(desk: Desk, chosen: list[str]) -> Any:
     """The picker with the runs of this moment; where none is chosen yet, the latest two are."""
     there = desk.run_choices()
     ids = [name for _, name in there]
-    kept = [name for name in chosen if name in ids]
-    return gr.update(choices=there, value=kept or (ids[:2] if len(ids) > 1 else []))
+    if any(name in ids for name in chosen) or len(ids) < 2:
+        return gr.update(choices=there)  # no value: what is being chosen meanwhile stays
+    return gr.update(choices=there, value=ids[:2])

@@ -12,12 +12,13 @@ import gradio as gr
 
 from tuner import rundir
 from tuner.errors import TunerError
-from webui.jobs.job import UNFINISHED
 from webui.jobs.queue import Queue
 from webui.views.recent import latest
 from webui.views.words import as_id, shown
-from webui.workspace import Workspace
+from webui.workspace import UnknownId, Workspace
 
+_JOBS = 50
+"""The latest ones, whose runs may have no status yet."""
 START, PHOTOS, TRAIN, RUNS, COMPARE = "start", "photos", "train", "runs", "compare"
 """Ids of the tabs."""
 
@@ -31,9 +32,19 @@ class Desk:
 
     def run_choices(self) -> list[tuple[str, str]]:
         """(what the picker says, id) of every run, the latest first; training that waits comes before all."""
-        waiting = [job.run for job in self.queue.jobs(states=UNFINISHED) if job.trains and job.run]
-        names = dict.fromkeys([*waiting, *latest(self.workspace.runs)])
+        jobs = [job for job in self.queue.jobs(limit=_JOBS) if job.trains and job.run]
+        waiting = [str(job.run) for job in jobs if not job.ended]
+        early = [str(job.run) for job in jobs if job.ended and self.has(str(job.run))]  # ended before their first word
+        names = dict.fromkeys([*waiting, *latest(self.workspace.runs), *early])
         return [(shown(name, 200), name) for name in names if as_id(name)]
+
+    def has(self, run: str) -> bool:
+        """Whether there is a run directory of that id."""
+        try:
+            self.workspace.run(run)
+        except UnknownId:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,15 @@ def build(desk: Desk, shared: Shared) -> Train:
     card = panel(elem_id="plan")
     with gr.Row(elem_id="recipe-row"):
         with gr.Column(scale=3, min_width=320):
-            text = gr.Code(language="yaml", label="Recipe", lines=22, max_lines=36, interactive=True, elem_id="yaml")
+            text = gr.Code(
+                language="yaml",
+                label="Recipe",
+                lines=22,
+                max_lines=36,
+                interactive=True,
+                buttons=["copy"],
+                elem_id="yaml",
+            )
             problems = panel(elem_id="problems")
         with gr.Column(scale=4, min_width=320):
             fields = panel(elem_id="fields", js_on_load=CLICKS + EDITS)

@@ -38,6 +38,7 @@
   const reachable = (picture) => {
     if (picture.tabIndex !== 0) picture.tabIndex = 0;
     if (picture.getAttribute("role") !== "button") picture.setAttribute("role", "button");
+    if (picture.ariaLabel !== `Enlarge ${picture.alt}`) picture.ariaLabel = `Enlarge ${picture.alt}`;
   };
   new MutationObserver((changes) => {
     for (const { type, target, addedNodes } of changes)
@@ -49,7 +50,7 @@
             if (added.matches(PICTURE)) reachable(added);
             added.querySelectorAll(PICTURE).forEach(reachable);
           }
-  }).observe(document, { subtree: true, childList: true, attributeFilter: ["data-full", "tabindex", "role"] });
+  }).observe(document, { subtree: true, childList: true, attributeFilter: ["alt", "tabindex", "role"] });
 
   document.addEventListener("input", (event) => {
     const versus = event.target.closest && event.target.closest(".versus");
