@@ -351,13 +351,14 @@ def test_broken_recipes(browser, server):
 def test_compare(browser, server):
     with visiting(browser, server) as seen:
         seen.tab("Compare")
-        for text in (PAYLOADS[3], PAYLOADS[5], PAYLOADS[10], PAYLOADS[33]):
-            choose(seen, "compared", as_file(text))
-            seen.page.keyboard.press("Escape")
-            seen.page.locator("#compared input").blur()
-        seen.page.locator("#comparison svg").first.wait_for()
-        seen.until(lambda: seen.page.locator("#comparison thead th").count() >= 4)
-        shown(seen, [as_file(PAYLOADS[3]), as_file(PAYLOADS[33])], "compare: names")
+        seen.page.locator("#comparison svg").first.wait_for()  # the latest two are there from the start
+        for text in (PAYLOADS[10], PAYLOADS[33]):
+            if as_file(text) not in seen.page.locator("#compared").inner_text():
+                choose(seen, "compared", as_file(text))
+                seen.page.keyboard.press("Escape")
+                seen.page.locator("#compared input").blur()
+        seen.until(lambda: seen.page.locator("#comparison thead th").count() >= 3)
+        shown(seen, [as_file(PAYLOADS[10]), as_file(PAYLOADS[33])], "compare: names")
         shown(seen, LINE[:2], "compare: prompts")
         harmless(seen)
 
