@@ -105,7 +105,8 @@ def test_a_run_that_goes_on(browser, server):
         seen.page.locator("#lightbox").tap()
         seen.page.locator("#lightbox").wait_for(state="hidden")
         seen.page.locator("#do-save").tap()
-        seen.until(lambda: (server.workspace / "runs/going-on/control/save").exists())
+        asked = server.workspace / "runs/going-on/control"
+        seen.until(lambda: any('"save"' in file.read_text() for file in asked.glob("*.json")))
 
 
 def test_a_result_is_taken_home(browser, server):
