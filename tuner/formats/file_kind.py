@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from .container import Header
+    from .deltas import Delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,13 @@ class FileKind(ABC):
     def unload(self, pipe: DiffusionPipeline, name: str) -> bool:
         """Take what was loaded under this name out of the pipeline; False where there is nothing of this kind."""
         return False
+
+    def deltas(self, file: Path, header: Header) -> Sequence[Delta]:
+        """What the file adds to each layer's weight.
+
+        Raises: DataError where the file is broken; UsageError where this kind changes no weights.
+        """
+        raise UsageError(f"{file}: {self.label} adds nothing to a layer's weights", "load it beside the model")
 
     def export(self, file: Path, to: str, out: Path) -> Exported:
         """Write the file as another tool reads it, and read that back.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from .deltas import Delta
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class Update(Delta):
     """What is added to one layer's weight: scale * up @ down."""
 
     component: str
@@ -26,6 +28,12 @@ class Update:
     """(out, rank)."""
     scale: float = 1.0
     """alpha / rank."""
+
+    def added(self, weight: Tensor) -> Tensor:
+        delta = self.scale * (self.up.float().flatten(1) @ self.down.float().flatten(1))
+        if delta.numel() != weight.numel() or delta.shape[0] != weight.shape[0]:
+            raise ValueError(f"an update of {tuple(delta.shape)} does not fit a weight of {tuple(weight.shape)}")
+        return delta.reshape(weight.shape)
 
     def differs(self, other: Update, tolerance: float) -> float | None:
         """The largest difference of the two on a drawn input, where one is beyond the tolerance.

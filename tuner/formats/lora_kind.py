@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from .container import Header
+    from .deltas import Delta
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 """The name that diffusers' loader looks for in a folder."""
@@ -54,6 +55,14 @@ class LoRAKind(FileKind):
         from .load_lora import unload_lora
 
         return unload_lora(pipe, name)
+
+    def deltas(self, file: Path, header: Header) -> Sequence[Delta]:
+        from .convert import read_updates
+        from .loaders import check_values
+
+        found = recognise(file, header)
+        check_values(file)
+        return read_updates(file, header, found)
 
     def export(self, file: Path, to: str, out: Path) -> Exported:
         from .convert import convert
