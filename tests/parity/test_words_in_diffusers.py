@@ -16,6 +16,7 @@ from tuner.draws import Draws
 from tuner.errors import DataError, StorageError, UsageError
 from tuner.formats.about import About
 from tuner.formats.load import load_adapter
+from tuner.formats.unload import unload_adapter
 
 TOKEN = "<toy>"
 PROMPTS = ["a photo of <toy>", "two <toy> and a <toy>, a dog on grass", "a dog"]
@@ -210,4 +211,29 @@ def test_what_cannot_be_loaded_leaves_the_pipeline_as_it_was(taught, sd35_folder
         load_adapter(pipe, tmp_path / "both")
     assert {name: len(tokenizer) for name, tokenizer in model.tokenizers.items()} == before
     load_adapter(pipe, taught.folder)
+    same(encoded(pipe, PROMPTS), taught.read())
+
+
+def test_a_word_is_taken_off_by_its_adapters_name(taught, sd35_folder, tmp_path):
+    pipe = fresh(taught.family, sd35_folder).pipeline()
+    before = encoded(pipe, PROMPTS)
+    rows = {name: len(pipe.components[name].get_input_embeddings().weight) for name in taught.attachment.tables}
+    second = tmp_path / "second"
+    second.mkdir()
+    own = load_file(taught.file)
+    save_file({"<two>" if key == TOKEN else key: t * 2 for key, t in own.items()}, second / "two.safetensors",
+              {"tuner_token": "<two>"})  # fmt: skip
+    load_adapter(pipe, taught.folder, name="one")
+    load_adapter(pipe, second / "two.safetensors", name="two")
+    with pytest.raises(UsageError, match=r"<two> was loaded after 'one'"):
+        unload_adapter(pipe, "one")
+    unload_adapter(pipe, "two")
+    same(encoded(pipe, PROMPTS), taught.read())
+    unload_adapter(pipe, "one")
+    after = encoded(pipe, PROMPTS)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert {name: len(pipe.components[name].get_input_embeddings().weight) for name in rows} == rows
+    with pytest.raises(UsageError, match="no adapter named 'one'"):
+        unload_adapter(pipe, "one")
+    load_adapter(pipe, taught.folder, name="one")
     same(encoded(pipe, PROMPTS), taught.read())

@@ -24,23 +24,59 @@ TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "tex
 """diffusers' name of each text encoder's tokenizer."""
 
 
-def load_word(pipe: DiffusionPipeline, file: Path, header: Header) -> Callable[[], None]:
-    """As `FileKind.load`; a word has no strength and no name but its own."""
+LOADED = "tuner_words"
+"""Attribute of a pipeline: the words that were loaded, in order, each as its adapter's name, itself and its undoing."""
+
+
+def load_word(pipe: DiffusionPipeline, file: Path, header: Header, name: str) -> Callable[[], None]:
+    """As `FileKind.load`; a word has no strength, and the name serves to take it off again."""
     word = describe(file, header)
     _check_fit(pipe, file, header, word)
     check_values(file)
-    take_off = _undo(pipe, word)
+    undo = _undo(pipe, word)
     if not hasattr(pipe, "load_textual_inversion"):
         _by_hand(pipe, word, read_vectors(file, word))
-        undo = write_out_words(pipe) if word.count > 1 else None
-        return take_off if undo is None else lambda: (take_off(), undo())[0]
-    try:
-        with quiet_loaders():
-            _by_diffusers(pipe, file, word)
-    except DataError:
-        take_off()
-        raise
-    return take_off
+        plain_prompts = write_out_words(pipe) if word.count > 1 else None
+        if plain_prompts is not None:
+            undo = _both(undo, plain_prompts)
+    else:
+        try:
+            with quiet_loaders():
+                _by_diffusers(pipe, file, word)
+        except DataError:
+            undo()
+            raise
+    loaded: list[tuple[str, str, Callable[[], None]]] = vars(pipe).setdefault(LOADED, [])
+    mine = (name, word.token, undo)
+    loaded.append(mine)
+    return _both(undo, lambda: loaded.remove(mine))
+
+
+def unload_word(pipe: DiffusionPipeline, name: str) -> bool:
+    """As `FileKind.unload`: the last word first, for the rows of each lie behind those that were there before.
+
+    Raises: UsageError where another word was loaded after it; nothing is taken off then.
+    """
+    loaded: list[tuple[str, str, Callable[[], None]]] = vars(pipe).get(LOADED, [])
+    first = next((place for place, (own, _, _) in enumerate(loaded) if own == name), None)
+    if first is None:
+        return False
+    if later := next(((own, token) for own, token, _ in loaded[first:] if own != name), None):
+        raise UsageError(
+            f"the word {later[1]} was loaded after {name!r}, and its vectors lie behind that",
+            f"take off {later[0]!r} first",
+        )
+    while len(loaded) > first:
+        loaded.pop()[2]()
+    return True
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        first()
+        second()
+
+    return run
 
 
 def _check_fit(pipe: DiffusionPipeline, file: Path, header: Header, word: Word) -> None:
@@ -66,25 +102,31 @@ def _check_fit(pipe: DiffusionPipeline, file: Path, header: Header, word: Word) 
 
 
 def _undo(pipe: DiffusionPipeline, word: Word) -> Callable[[], None]:
-    """What brings tokenizers and tables back as they are now."""
+    """What brings tokenizers and tables back as they are now. It keeps the tables' lengths, not the tables."""
     from tokenizers import Tokenizer
 
     parts: dict[str, tuple[Any, Any]] = {
         name: (pipe.components[name], pipe.components[TOKENIZERS[name]]) for name in word.keys
     }
     before = {
-        name: (encoder.get_input_embeddings(), encoder.config.vocab_size, tokenizer.backend_tokenizer.to_str())
-        for name, (encoder, tokenizer) in parts.items()
+        name: (len(encoder.get_input_embeddings().weight), encoder.config.vocab_size, words.backend_tokenizer.to_str())
+        for name, (encoder, words) in parts.items()
     }
 
     def take_off() -> None:
         for name, (encoder, tokenizer) in parts.items():
-            table, size, words = before[name]
-            encoder.set_input_embeddings(table)
+            rows, size, words = before[name]
+            encoder.set_input_embeddings(_first(encoder.get_input_embeddings().weight, rows))
             encoder.config.vocab_size = size
             tokenizer._tokenizer = Tokenizer.from_str(words)
 
     return take_off
+
+
+def _first(table: Tensor, rows: int) -> Any:
+    import torch
+
+    return torch.nn.Embedding.from_pretrained(table.detach()[:rows].clone(), freeze=not table.requires_grad)
 
 
 def _by_diffusers(pipe: Any, file: Path, word: Word) -> None:

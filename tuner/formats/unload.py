@@ -18,4 +18,7 @@ def unload_adapter(pipe: DiffusionPipeline, name: str) -> None:
     """
     taken = [kind.name for kind in KINDS if kind.unload(pipe, name)]
     if not taken:
-        raise UsageError(f"the pipeline has no adapter named {name!r}", "it is the `name` that load_adapter was given")
+        raise UsageError(
+            f"the pipeline has no adapter named {name!r} that can be taken off",
+            "it is the `name` that load_adapter was given; a whole model stays, for the base's weights gave way to it",
+        )

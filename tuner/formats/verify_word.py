@@ -44,7 +44,7 @@ def verify_word(attachment: WordAttachment, files: Sequence[Path], state: Mappin
         shadow = _untaught(attachment)
         plain = _read(shadow, attachment.adapter.token)
         try:
-            load_word(shadow.pipeline(), file, read_header(file))
+            load_word(shadow.pipeline(), file, read_header(file), file.stem)
         except TunerError as error:
             raise _fault(file, f"the loader refuses it: {error.message}") from error
         found = _read(shadow, attachment.adapter.token)

@@ -73,7 +73,12 @@ class WordKind(FileKind):
     ) -> Callable[[], None]:
         from .load_word import load_word
 
-        return load_word(pipe, file, header)
+        return load_word(pipe, file, header, name)
+
+    def unload(self, pipe: DiffusionPipeline, name: str) -> bool:
+        from .load_word import unload_word
+
+        return unload_word(pipe, name)
 
 
 def describe(file: Path, header: Header) -> Word:
