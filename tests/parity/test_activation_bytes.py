@@ -12,10 +12,14 @@ import pytest
 import torch
 from held_bytes import held, prepared
 
+from tuner.adapters import Adapter
+from tuner.backbones import Backbone, sd15_sites, sd35_sites
 from tuner.backbones import mmdit_layout as ml
-from tuner.backbones import sd15_sites, sd35_sites
 from tuner.backbones import unet_layout as ul
 from tuner.backbones.bundled import configs as sd15_configs
+from tuner.formats.hypernetwork import places
+from tuner.nn.hypernetwork import Hypernetwork as Network
+from tuner.nn.key_value_hooks import attach
 
 MMDIT = {
     "sample_size": 64, "patch_size": 2, "in_channels": 16, "out_channels": 16, "attention_head_dim": 64,
@@ -67,12 +71,13 @@ def count_mmdit(config, names, *, px, text, sixteen, checkpointing=False, gradie
     return held(module, inputs, sixteen=sixteen, gradients=gradients)
 
 
-def count_unet(config, names, *, px, sixteen, checkpointing=False, gradients=True):
+def count_unet(config, names, *, px, sixteen, checkpointing=False, gradients=True, adapter=None):
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     kind = torch.bfloat16 if sixteen and names is not None else torch.float32
     with torch.device("meta"):
-        module = prepared(UNet2DConditionModel.from_config(config), names, sixteen=sixteen)
+        module = UNet2DConditionModel.from_config(config)
+        module = prepared(module, names, sixteen=sixteen) if adapter is None else with_networks(module, adapter, kind)
         inputs = {
             "sample": torch.empty(1, 4, px // 8, px // 8, dtype=kind),
             "timestep": torch.empty(1),
@@ -82,6 +87,15 @@ def count_unet(config, names, *, px, sixteen, checkpointing=False, gradients=Tru
     if checkpointing:
         module.enable_gradient_checkpointing()
     return held(module, inputs, sixteen=sixteen, gradients=gradients)
+
+
+def with_networks(module, adapter, kind):
+    """A hypernetwork on a frozen UNet."""
+    module.requires_grad_(False).to(kind)
+    where = places("sd15", [name for name, _ in module.named_modules()])
+    widths = sorted({module.get_submodule(layer).in_features for layers in where.values() for layer in layers})
+    attach(module, "net", Network(adapter.structure, widths), where)
+    return module
 
 
 SHAPES = {
@@ -139,6 +153,24 @@ def test_a_step_of_a_unet(px, checkpointing, sixteen):
     counted = count_unet(UNET, names, px=px, sixteen=sixteen, checkpointing=checkpointing)
     planned = layout.activations.training(px * px, 2 if sixteen else 4, names, checkpointing=checkpointing)
     assert planned == pytest.approx(counted, rel=0.15 if checkpointing else 0.08)
+
+
+NETWORKS = [{}, {"layer_structure": (1, 1.5, 2, 1), "activation": "mish", "layer_norm": True}]
+
+
+@pytest.mark.parametrize("settings", NETWORKS, ids=["plain", "three layers"])
+@pytest.mark.parametrize(
+    ("checkpointing", "sixteen"), [(False, True), (False, False), (True, True)], ids=["16 bit", "fp32", "recomputed"]
+)
+def test_a_step_of_hypernetworks_on_every_width(settings, checkpointing, sixteen):
+    adapter = Adapter.read({"name": "hypernetwork", "sizes": "all", **settings})
+    layout, itemsize = ul.layout({**sd15_configs(), "unet": UNET}), 2 if sixteen else 4
+    counted = count_unet(UNET, [], px=512, sixteen=sixteen, checkpointing=checkpointing, adapter=adapter)
+    besides = adapter.keeps(Backbone.read({"name": "sd15", "model": "toybox"}), layout, itemsize)
+    planned = layout.activations.training(512**2, itemsize, (), besides=besides, checkpointing=checkpointing)
+    assert planned == pytest.approx(counted, rel=0.15 if checkpointing else 0.08)
+    if not checkpointing:
+        assert planned - layout.activations.training(512**2, itemsize, ()) > 0.1 * planned
 
 
 @pytest.mark.slow

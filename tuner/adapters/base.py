@@ -106,6 +106,15 @@ class Adapter(Choice):
         """
         return ()
 
+    def keeps(self, backbone: Backbone, layout: Layout, itemsize: int) -> Mapping[str, float]:
+        """By linear layer of the denoiser, bytes that a step keeps for each token that the layer takes, beside those of
+        `layers`. Imports no torch.
+
+        Args:
+            itemsize: 2 in 16 bit, 4 in 32 bit.
+        """
+        return {}
+
 
 class Attachment(ABC):
     """Trainable parameters sitting on a model."""

@@ -108,6 +108,18 @@ class Hypernetwork(Adapter, name="hypernetwork"):
             for size, layers in self._by_size(backbone, widths).items()
         ]
 
+    def keeps(self, backbone: Backbone, layout: Layout, itemsize: int) -> Mapping[str, float]:
+        denoiser = next(name for name in layout.linears if name not in backbone.text_components)
+        widths = {layer: inner for layer, (inner, _) in layout.linears[denoiser].items()}
+        kept: dict[str, float] = {}
+        for size, layers in self._by_size(backbone, widths).items():
+            taken, inner = self.structure.kept(size, itemsize)
+            for layer in layers:
+                # in 32 bit nothing is cast, and both networks keep the same tensor
+                shared = itemsize == 4 and layer.endswith("v_proj" if "_proj" in layer else "to_v")
+                kept[layer] = inner + (0.0 if shared else taken)
+        return kept
+
     def _by_size(self, backbone: Backbone, widths: Mapping[str, int]) -> dict[int, list[str]]:
         """By width of the tokens, the projections that take such tokens; none where no layer takes a wanted width.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .activations import Activations, distinct_inputs
+from .activations import NOTHING, Activations, distinct_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -55,14 +55,22 @@ class MMDiTActivations(Activations):
     """(in, out) features by name."""
 
     def training(
-        self, area: int, itemsize: int, layers: Collection[str] | None, *, checkpointing: bool = False
+        self,
+        area: int,
+        itemsize: int,
+        layers: Collection[str] | None,
+        *,
+        besides: Mapping[str, float] = NOTHING,
+        checkpointing: bool = False,
     ) -> float:
         image = area / self.cell_px**2
         saved = [self._frozen(index, image, itemsize, layers) for index in range(self.depth)]
-        for name in distinct_inputs(self.linears if layers is None else layers, itemsize):
+        trained = distinct_inputs(self.linears if layers is None else layers, itemsize)
+        kept_a_token = [*((name, self.linears[name][0] * itemsize) for name in trained), *besides.items()]
+        for name, size in kept_a_token:
             block = _block(name)
             if block is not None:
-                saved[block] += self._tokens(name, image) * self.linears[name][0] * itemsize
+                saved[block] += self._tokens(name, image) * size
         if not checkpointing:
             return image * self.width * AROUND[itemsize] + sum(saved)
         kept = (image + self.text_tokens) * self.width * itemsize

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .activations import Activations, distinct_inputs
+from .activations import NOTHING, Activations, distinct_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -41,16 +41,23 @@ class UNetActivations(Activations):
     """(in, out) features by name."""
 
     def training(
-        self, area: int, itemsize: int, layers: Collection[str] | None, *, checkpointing: bool = False
+        self,
+        area: int,
+        itemsize: int,
+        layers: Collection[str] | None,
+        *,
+        besides: Mapping[str, float] = NOTHING,
+        checkpointing: bool = False,
     ) -> float:
         saved = {name: self._frozen(level, width, area, itemsize) for name, level, width in self.transformers}
         levels = {name: level for name, level, _ in self.transformers}
-        for layer in distinct_inputs(self.linears if layers is None else layers, itemsize):
+        trained = distinct_inputs(self.linears if layers is None else layers, itemsize)
+        kept_a_token = [*((layer, self.linears[layer][0] * itemsize) for layer in trained), *besides.items()]
+        for layer, size in kept_a_token:
             home = ".".join(layer.split(".")[: 4 if not layer.startswith("mid_block") else 3])
             if home in saved:
                 text = layer.endswith(("attn2.to_k", "attn2.to_v"))
-                tokens = self.text_tokens if text else self._cells(levels[home], area)
-                saved[home] += tokens * self.linears[layer][0] * itemsize
+                saved[home] += size * (self.text_tokens if text else self._cells(levels[home], area))
         in_flight = {
             name: self._cells(level, area) * width * IN_FLIGHT[itemsize] for name, level, width in self.transformers
         }

@@ -92,6 +92,17 @@ class Structure:
             for name, shape in member.shapes.items()
         }
 
+    def kept(self, width: int, itemsize: int) -> tuple[float, float]:
+        """Bytes a token that a training step keeps of one network: of its input, and of what lies between.
+
+        Counted as in `backbones.activations`: linear layers keep what they take, activations too, norms in float32,
+        dropout a byte a value (its mask on CUDA).
+        """
+        first, *others = self.members(width)
+        sizes = {"activation": itemsize, "norm": 4, "dropout": 1}
+        inner = sum(m.inner * itemsize if m.kind == "linear" else m.width * sizes[m.kind] for m in others)
+        return first.inner * itemsize, inner
+
     def parameters(self, width: int) -> int:
         """Of a pair of networks, one for the keys and one for the values."""
         return len(SIDES) * sum(math.prod(shape) for shape in self.shapes(width).values())

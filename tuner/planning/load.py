@@ -38,6 +38,7 @@ def load_of(
         generates=generates,
         held=held_of(recipe, layout),
         kept=kept,
+        besides={itemsize: besides(recipe, layout, itemsize) for itemsize in (2, 4)},
     )
 
 
@@ -46,6 +47,15 @@ def trained_layers(recipe: Recipe, layout: Layout) -> frozenset[str] | None:
     each = [adapter.layers(recipe.backbone, layout) for adapter in recipe.adapters]
     whole = any(names is None for names in each)
     return None if whole else frozenset(name for names in each for name in names or ())
+
+
+def besides(recipe: Recipe, layout: Layout, itemsize: int) -> dict[str, float]:
+    """`Adapter.keeps` of all adapters, added up."""
+    total: dict[str, float] = {}
+    for adapter in recipe.adapters:
+        for layer, size in adapter.keeps(recipe.backbone, layout, itemsize).items():
+            total[layer] = total.get(layer, 0.0) + size
+    return total
 
 
 def trained_text(recipe: Recipe, layout: Layout) -> tuple[str, ...]:

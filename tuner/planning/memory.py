@@ -55,6 +55,9 @@ class Load:
     kept: int = 0
     """Parameters that train in place, of which a task with a teacher keeps the base's values, too."""
 
+    besides: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """`Adapter.keeps` of all adapters, by the bytes of a value."""
+
     @property
     def trains_text(self) -> bool:
         return bool(self.trained_text)
@@ -144,7 +147,8 @@ def copied(load: Load, itemsize: int) -> int:
 def training_activations(load: Load, itemsize: int) -> float:
     """Peak of one micro-batch, in bytes."""
     denoiser = load.layout.activations
-    peak = denoiser.training(load.area, itemsize, load.layers, checkpointing=load.checkpointing)
+    besides = load.besides.get(itemsize, {})
+    peak = denoiser.training(load.area, itemsize, load.layers, besides=besides, checkpointing=load.checkpointing)
     if load.teacher:
         peak += denoiser.forward(load.area, itemsize)
     peak *= load.examples
