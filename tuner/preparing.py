@@ -76,6 +76,7 @@ class Preparing:
         import torch
 
         from .data.cache import Cache
+        from .data.encode_text import tell_lengths
         from .draws import Draws
         from .identity import identity
         from .student import Student
@@ -98,6 +99,7 @@ class Preparing:
         self._same_run(identity(recipe, prepared.examples, base, precision=where.precision))
         self._fetch(model, where)
         student = Student(model, self._attached(model, draws), objective, where.autocast)
+        tell_lengths(model, prepared.captions, self.watcher)
         return Ready(student, prepared, draws, where, base[model.denoiser_name])
 
     def _found(self, where: Place) -> Scan:

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from listener import Listener
 from safetensors.torch import load_file
 
 import tuner
@@ -126,3 +127,18 @@ def test_a_word_alone_can_go_on_where_it_was_made_longer(tmp_path):
     assert torch.allclose(one.norm(dim=-1), vocabulary.float().norm(dim=-1).mean().expand(2), rtol=1e-5)
     assert (tmp_path / "a/samples/2/0.png").is_file()
     assert (tmp_path / "a/adapter/toy.safetensors").stat().st_size <= 100_000
+
+
+def test_what_a_long_word_pushes_out_of_a_caption_is_told(tmp_path):
+    """The word is one piece in the caption, and as many as it has vectors before the encoder."""
+    given = tree(
+        [word(vectors=64)],
+        1,
+    )
+    given["data"]["images"] |= {"templates": None, "caption": f"{TOKEN} on grass " + "and a dog " * 4 + "at night"}
+    del given["sample"]
+    heard = Listener()
+    tuner.run(Recipe.model_validate(given), run_dir=tmp_path / "run", watchers=[heard])
+    told = [line for line in heard.warned if "longer than the text encoder reads" in line or "loses" in line]
+    assert len(told) == 2
+    assert "loses" in told[1] and told[1].rstrip("'").endswith("at night")

@@ -12,7 +12,7 @@ from . import buckets, held_out, prior
 from .batches import Batches, Look, Pictures, Recital, Texts, TokenTexts
 from .cache import load
 from .encode import Picture, encode_pictures, picture_key
-from .encode_text import encode_captions, tell_lengths
+from .encode_text import encode_captions
 from .encoder_dropout import EncoderDropout
 from .held_out import HeldOut
 from .order import Bucket, Entry, Order
@@ -48,6 +48,8 @@ class Prepared:
     recital: Recital
     held_out: HeldOut | None = None
     """Pictures of the validation."""
+    captions: Sequence[str] = ()
+    """Those that are read anew in every step. What is lost of them is known once the run's own words are."""
 
     @property
     def _beside(self) -> set[str]:
@@ -187,7 +189,6 @@ def encode(
     texts: Texts
     captions = _captions(examples, recital)
     if learns_text:
-        tell_lengths(model, captions, watcher)
         texts = TokenTexts(model.tokenize)
     else:
         with model.at_hand(model.text_encoders if meanwhile else (), device):
@@ -202,7 +203,7 @@ def encode(
         # Captions never drop out of a measurement, unless the run trains without any.
         told = Recital(1.0 if data.caption_dropout == 1 else 0.0, {})
         apart = HeldOut(held, sizes.pop(held_out.ROLE), cached, texts, told)
-    return Prepared(roles, examples, sizes, pictures, texts, recital, held_out=apart)
+    return Prepared(roles, examples, sizes, pictures, texts, recital, apart, captions if learns_text else ())
 
 
 def _every_look(
