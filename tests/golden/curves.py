@@ -70,6 +70,16 @@ CURVES: dict[str, dict[str, Any]] = {
         "task": {"name": "dpo", "beta": 2000},
         "data": {**SIZES, "pairs": {"caption": "a photo of a dog"}},
     },
+    "sd35_lora_dreambooth_prior": {
+        "backbone": {"name": "sd35", "model": "toybox"},
+        "task": "dreambooth",
+        "data": {
+            "resolution": 32,
+            "bucket_step": 16,
+            "instance": SUBJECT,
+            "prior": {"caption": CLASS, "generate": 4, "steps": 4},
+        },
+    },
 }
 
 
