@@ -72,7 +72,7 @@ def convert(path: str | Path, to: Style, out: Path) -> Converted:
     check_values(source)
     family = FAMILIES[found.family]
     updates = read_updates(source, header, found)
-    tensors = _as_kohya(updates, family, source) if to == "kohya" else _as_diffusers(updates)
+    tensors = keyed(updates, family, to, source)
     layers = [Pair(update.component, update.layer, update.down, update.up) for update in updates]
     told = converted_header(tensors, header.metadata, to, layers, found.family)
     atomic.write(out, container.pack(tensors, told))
@@ -83,6 +83,21 @@ def convert(path: str | Path, to: Style, out: Path) -> Converted:
 def as_diffusers(file: Path, header: Header, found: Found) -> dict[str, Tensor]:
     """The tensors of a file under diffusers' keys, alpha / rank within the upper factor. Raises: DataError."""
     return _as_diffusers(read_updates(file, header, found))
+
+
+def keyed(updates: Sequence[Update], family: Family, style: Style, source: Path) -> dict[str, Tensor]:
+    """A file's tensors under the keys of a style.
+
+    Args:
+        updates: of each of diffusers' layers, once.
+        family: of the base.
+        style: the keys. Under diffusers' every layer has the largest rank, filled with zeros, for its loader scales
+            layers of other ranks wrongly where the header is not read.
+        source: where they come from, for messages.
+
+    Raises: DataError where a layer has no name in the style.
+    """
+    return _as_kohya(updates, family, source) if style == "kohya" else _as_diffusers(updates)
 
 
 def read_updates(file: Path, header: Header, found: Found) -> list[Update]:
@@ -162,7 +177,7 @@ def _compare(source: Path, out: Path, updates: Sequence[Update]) -> None:
     try:
         header = read_header(out)
         found = {(u.component, u.layer): u for u in read_updates(out, header, recognise(out, header))}
-        fault = _first_difference(updates, found)
+        fault = first_difference(updates, found)
     except TunerError as error:
         fault = f"it cannot be read: {error.message}"
     if fault is not None:
@@ -170,7 +185,7 @@ def _compare(source: Path, out: Path, updates: Sequence[Update]) -> None:
         raise StorageError(f"{out}: read back after the conversion of {source}, {fault}", "it was removed; try again")
 
 
-def _first_difference(updates: Sequence[Update], found: Mapping[tuple[str, str], Update]) -> str | None:
+def first_difference(updates: Sequence[Update], found: Mapping[tuple[str, str], Update]) -> str | None:
     """What differs first; a layer that changes nothing may be left out."""
     want = {(update.component, update.layer): update for update in updates}
     for place in want.keys() | found.keys():

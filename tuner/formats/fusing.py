@@ -46,13 +46,13 @@ class Update(Delta):
 
         from ..draws import Draws
 
-        x = torch.from_numpy(Draws(0).normal((self.down.shape[1],), "convert", self.component, self.layer)).double()
-        down, up = self.down.double(), self.up.double()
+        if other.down.shape[1:] != self.down.shape[1:] or other.up.shape[0] != self.up.shape[0]:
+            return float("inf")
+        down, up = self.down.double().flatten(1), self.up.double().flatten(1)
+        x = torch.from_numpy(Draws(0).normal((down.shape[1],), "convert", self.component, self.layer)).double()
         want = self.scale * (up @ (down @ x))
         size = abs(self.scale) * (up.abs() @ (down.abs() @ x.abs()))
-        if other.down.shape[1] != self.down.shape[1] or other.up.shape[0] != self.up.shape[0]:
-            return float("inf")
-        gap = (other.scale * (other.up.double() @ (other.down.double() @ x)) - want).abs()
+        gap = (other.scale * (other.up.double().flatten(1) @ (other.down.double().flatten(1) @ x)) - want).abs()
         return None if bool((gap <= tolerance * size).all()) else float(gap.max())
 
 
@@ -127,7 +127,9 @@ def padded(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     from torch.nn.functional import pad
 
     more = rank - down.shape[0]
-    return (pad(down, (0, 0, 0, more)), pad(up, (0, more))) if more else (down, up)
+    rows = [0, 0] * (down.ndim - 1) + [0, more]
+    columns = [0, 0] * (up.ndim - 2) + [0, more]
+    return (pad(down, rows), pad(up, columns)) if more else (down, up)
 
 
 def halves_swapped(update: Update) -> Update:
