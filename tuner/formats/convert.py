@@ -67,7 +67,7 @@ def convert(path: str | Path, to: Style, out: Path) -> Converted:
         raise UsageError(f"{out} is there already", "choose another name with --out")
     header = read_header(source)
     found = recognise(source, header)
-    if found.style == to:
+    if found.spelling == to:
         raise UsageError(f"{source} has the keys of {to} already", "nothing is to be done")
     check_values(source)
     family = FAMILIES[found.family]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from ..errors import DataError
 from .families import FAMILIES
+from .spellings import respelled, spelling_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,13 +33,16 @@ class Found:
     """A LoRA for a family that tuner knows."""
 
     style: Style
+    """Whose names the layers have here."""
     family: str
     """The backbone's name."""
     components: Mapping[str, Mapping[str, Factors]]
-    """By diffusers' component name, then by the layer's key in the file."""
+    """By diffusers' component name, then by the layer's name."""
+    spelling: str
+    """Whose names they have in the file: the style's, or that of one of `SPELLINGS`."""
 
 
-KNOWN = "LoRA files for Stable Diffusion 1.5, 3.5 and 3 with diffusers' or kohya's keys are read"
+KNOWN = "LoRA files for Stable Diffusion 1.5, 3.5 and 3 are read with the keys of the tools that docs/formats.md lists"
 """What to say to a file that is none of them."""
 WIDTHS: Mapping[int, str] = {
     768: "Stable Diffusion 1",
@@ -58,21 +62,25 @@ OTHERS: tuple[tuple[str, str], ...] = (
     (r"(^|\.)(lokr_|hada_)", "a LoKr or LoHa; diffusers has no loader for it here"),
     (r"dora_scale|lora_magnitude_vector", "a DoRA, whose magnitudes diffusers drops without a word"),
     (r"lora_mid\.weight", "a convolution LoRA with a middle factor, which diffusers drops"),
-    (r"^lora_te3_|^text_encoder_3\.", "trained on T5, too, whose layers diffusers passes over"),
-    (r"^lora_transformer_", "a LoRA with OneTrainer's own keys; let OneTrainer save it for diffusers or kohya"),
-    (r"single_transformer_blocks|^lora_unet_(double|single)_blocks", "for a transformer base such as FLUX"),
+    (r"^lora_te3_|^text_encoder_3\.|^text_encoders\.t5", "trained on T5, too, whose layers diffusers passes over"),
+    (r"^bundle_emb\.", "a LoRA with a new word in the same file, which OneTrainer bundles; let it save them apart"),
+    (r"\.diff(_b)?$", "a LoRA beside whole weights or biases (ComfyUI's `diff`), which diffusers has no place for"),
+    (
+        r"single_transformer_blocks|^(lora_unet_|diffusion_model\.)(double|single)_blocks",
+        "for a transformer base such as FLUX",
+    ),
     (r"^(string_to_param|emb_params|clip_l|clip_g|t5xxl)$", "a textual inversion embedding, not a LoRA"),
     (r"^(model\.diffusion_model|first_stage_model|cond_stage_model)\.", "a whole checkpoint, not a LoRA"),
     (rf"^({_BLOCKS})\..*lora", "a LoRA that does not say which model its layers are of"),
     (rf"^({_BLOCKS}|encoder\.down)\.", "the weights of a whole model, not a LoRA"),
-    (r"^lycoris_", "a LyCORIS file with its own names"),
 )
 """What a key says about a file that is no LoRA for a family that tuner knows."""
 
 _DIFFUSERS = re.compile(
-    r"(unet|transformer|text_encoder|text_encoder_2)\.(.+?)(?:\.lora_(A|B)|(?:\.lora|\.lora_linear_layer|_lora)\.(down|up))\.weight"
+    r"(unet|transformer|text_encoder|text_encoder_2)\.(.+?)"
+    r"(?:\.lora_(A|B)\.weight|(?:\.lora|\.lora_linear_layer|_lora)\.(down|up)\.weight|\.(alpha))"
 )
-"""peft's names, and those that diffusers wrote before it used peft."""
+"""peft's names, those that diffusers wrote before it used peft, and an alpha that other tools keep beside them."""
 _KOHYA = re.compile(r"(lora_(unet|te|te1|te2)_[A-Za-z0-9_]+)\.(lora_down\.weight|lora_up\.weight|alpha)")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
@@ -85,16 +93,20 @@ def recognise(path: Path, header: Header) -> Found:
     """
     if not header.tensors:
         raise DataError(f"{path}: holds no tensors, so it would change nothing")
-    for key in header.tensors:
+    spelling = spelling_of(header.tensors)
+    own = respelled(path, header.tensors, spelling) if spelling else {key: key for key in header.tensors}
+    for name, key in own.items():
         for pattern, what in OTHERS:
-            if re.search(pattern, key):
+            if re.search(pattern, name):
                 raise DataError(f"{path}: is {what} (key {key[:80]!r})", KNOWN)
-    diffusers = [match for key in header.tensors if (match := _DIFFUSERS.fullmatch(key))]
-    kohya = [match for key in header.tensors if (match := _KOHYA.fullmatch(key))]
-    if len(header.tensors) not in (len(diffusers), len(kohya)):
-        _refuse_strange(path, header)
+    diffusers = [match for name in own if (match := _DIFFUSERS.fullmatch(name)) and (spelling or not match[5])]
+    kohya = [match for name in own if (match := _KOHYA.fullmatch(name))]
+    if len(own) not in (len(diffusers), len(kohya)):
+        _refuse_strange(path, own)
     family = _family(path, header, [*diffusers, *kohya])
     found = _diffusers(path, diffusers, family) if diffusers else _kohya(path, kohya, family)
+    if spelling:
+        found = _in_file(found, own, spelling.name)
     _check_names(path, found)
     for layers in found.components.values():
         for layer, factors in layers.items():
@@ -103,12 +115,29 @@ def recognise(path: Path, header: Header) -> Found:
     return found
 
 
-def _refuse_strange(path: Path, header: Header) -> NoReturn:
+def read_by_diffusers(found: Found) -> bool:
+    """Whether diffusers' own loader understands a file's keys as they are."""
+    return found.spelling == "diffusers" or (found.spelling == "kohya" and FAMILIES[found.family].kohya_in_diffusers)
+
+
+def _refuse_strange(path: Path, own: Mapping[str, str]) -> NoReturn:
     """Raises: DataError."""
-    known = {key for key in header.tensors if _DIFFUSERS.fullmatch(key) or _KOHYA.fullmatch(key)}
-    strange = next((key for key in header.tensors if key not in known), next(iter(header.tensors)))
-    what = "mixes keys of different formats" if known else "is no LoRA with diffusers' or kohya's keys"
+    known = {name for name in own if _DIFFUSERS.fullmatch(name) or _KOHYA.fullmatch(name)}
+    strange = next((key for name, key in own.items() if name not in known), next(iter(own.values())))
+    what = "mixes keys of different formats" if known else "is no LoRA with the keys of a tool that is known here"
     raise DataError(f"{path}: {what} (key {strange[:80]!r})", KNOWN)
+
+
+def _in_file(found: Found, own: Mapping[str, str], spelling: str) -> Found:
+    """With the tensors' names as they stand in the file."""
+    components = {
+        component: {
+            layer: replace(factors, **{side: own[name] for side, name in asdict(factors).items() if name})
+            for layer, factors in layers.items()
+        }
+        for component, layers in found.components.items()
+    }
+    return replace(found, components=components, spelling=spelling)
 
 
 def _family(path: Path, header: Header, matches: Sequence[re.Match[str]]) -> str:
@@ -140,18 +169,22 @@ def _diffusers(path: Path, matches: Sequence[re.Match[str]], family: str) -> Fou
     """Raises: DataError where a layer stands there twice."""
     components: dict[str, dict[str, dict[str, str]]] = {}
     for match in matches:
-        component, layer, side, old_side = match.groups()
+        component, layer, side, old_side, alpha = match.groups()
         place = re.sub(r"\.processor\.(to_\w+)$", r".\1", layer)
         place = re.sub(r"\.to_out$", ".to_out.0", place) if component == "unet" else place
-        side = side or {"down": "A", "up": "B"}[old_side]
+        side = side or alpha or {"down": "A", "up": "B"}[old_side]
         _put(path, components.setdefault(component, {}).setdefault(f"{component}.{place}", {}), side, match[0])
     return Found(
         "diffusers",
         family,
         {
-            component: {layer: Factors(sides.get("A", ""), sides.get("B", "")) for layer, sides in layers.items()}
+            component: {
+                layer: Factors(sides.get("A", ""), sides.get("B", ""), sides.get("alpha"))
+                for layer, sides in layers.items()
+            }
             for component, layers in components.items()
         },
+        "diffusers",
     )
 
 
@@ -179,6 +212,7 @@ def _kohya(path: Path, matches: Sequence[re.Match[str]], family: str) -> Found:
             }
             for component, layers in components.items()
         },
+        "kohya",
     )
 
 

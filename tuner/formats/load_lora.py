@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, UsageError
 from .families import FAMILIES
-from .kinds import Found, recognise
+from .kinds import Found, read_by_diffusers, recognise
 from .loaders import check_values, quiet_loaders
+from .scales import adapter_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ def load_lora(pipe: DiffusionPipeline, file: Path, header: Header, strength: flo
     _check_config(file, header)
     check_values(file)
     converted = None
-    if found.style == "kohya" and not FAMILIES[found.family].kohya_in_diffusers:
+    if not read_by_diffusers(found):
         from .convert import as_diffusers
 
         converted = as_diffusers(file, header, found)
@@ -188,20 +188,11 @@ def _key(component: str, layer: str, found: Found) -> str | None:
 
 
 def _check_config(file: Path, header: Header) -> None:
-    """Peft's configuration in the header asks for nothing that a plain LoRA does not need.
+    """Peft's configuration asks for nothing that a plain LoRA does not need.
 
     Raises: DataError.
     """
-    text = header.metadata.get("lora_adapter_metadata")
-    if text is None:
-        return
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: its lora_adapter_metadata is not valid JSON") from error
-    if not isinstance(config, dict):
-        raise DataError(f"{file}: its lora_adapter_metadata is not a table")
-    for key, value in config.items():
+    for key, value in adapter_config(file, header).items():
         field = key.rpartition(".")[2]
         if field == "init_lora_weights" and value not in PLAIN_STARTS:
             raise DataError(f"{file}: {key} {str(value)[:40]!r} would change the base's own weights")

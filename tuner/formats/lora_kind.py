@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from typing import TYPE_CHECKING, Any
 
 from .families import FAMILIES, TURNED_IN_COMFY, turned_in_comfy
 from .file_kind import Exported, FileKind
 from .kinds import JOINT_WIDTHS, WIDTHS, Found, cross_width, joint_width, recognise
+from .scales import adapter_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -90,10 +90,10 @@ def _facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
     }
     rank = ranks.pop() if len(ranks) == 1 else sorted(ranks)
     alpha = alphas.pop() if len(alphas) == 1 else sorted(alphas, key=str)
-    if found.style == "diffusers":
-        alpha = _adapter_alpha(header.metadata) or rank
+    if alpha is None and found.style == "diffusers":
+        alpha = _adapter_alpha(file, header) or rank
     return {
-        "format": found.style,
+        "format": found.spelling,
         "backbone": found.family,
         "family": _family(header, found),
         "rank": rank,
@@ -144,17 +144,11 @@ def _turned(header: Header, found: Found) -> bool:
     )
 
 
-def _adapter_alpha(metadata: Mapping[str, str]) -> float | int | None:
-    """Alpha as peft's configuration in the header states it, where all components agree."""
-    try:
-        config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except (ValueError, RecursionError):
-        return None
-    values = (
-        {value for key, value in config.items() if key.endswith(".lora_alpha")} if isinstance(config, dict) else set()
-    )
-    value = values.pop() if len(values) == 1 else None
-    return value if isinstance(value, int | float) else None
+def _adapter_alpha(file: Path, header: Header) -> float | int | None:
+    """Alpha as peft's configuration states it, where all components agree. Raises: DataError."""
+    config = adapter_config(file, header)
+    values = {value for key, value in config.items() if key.endswith(".lora_alpha") and isinstance(value, int | float)}
+    return values.pop() if len(values) == 1 else None
 
 
 def _number(file: Path, header: Header, key: str) -> float:
