@@ -15,6 +15,7 @@ import typer
 from . import __version__
 from .commands import (
     cache,
+    check_adapter,
     dataset,
     doctor,
     evaluate,
@@ -98,6 +99,7 @@ app.command("generate", rich_help_panel=USE)(generate.generate)
 app.command("grid", rich_help_panel=USE)(grid.grid)
 app.command("eval", rich_help_panel=USE)(evaluate.evaluate)
 app.command("export", rich_help_panel=USE)(export.export)
+app.command("check-adapter", rich_help_panel=USE)(check_adapter.check_adapter)
 app.command("merge", rich_help_panel=USE)(merge.merge)
 app.command("extract", rich_help_panel=USE)(extract.extract)
 app.command("resize", rich_help_panel=USE)(resize.resize)
