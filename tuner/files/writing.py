@@ -40,45 +40,51 @@ def require_new(out: Path, *, folder: bool = False) -> None:
 
 @contextlib.contextmanager
 def new_file(out: Path) -> Iterator[Path]:
-    """Write and read back a scratch file beside `out`; it gets its name when the block ends well, and goes otherwise.
+    """Write and read back a file of this name elsewhere; it comes to `out` if the block ends well, and goes if not.
 
-    Raises: StorageError; UsageError where `out` came to be meanwhile.
+    Raises: StorageError; UsageError where `out` came to be meanwhile. Faults in the block name `out`.
     """
-    with atomic.storage(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = atomic.temporary(out)
-    try:
-        with atomic.storage(out):
-            yield scratch
-            atomic.sync_file(scratch)
-            if os.path.lexists(out):
-                raise UsageError(f"{out} is there already", "another program made it; choose another name with --out")
-            os.replace(scratch, out)
-            atomic.sync_folder(out.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            scratch.unlink(missing_ok=True)
-        raise
+    with _scratch(out) as folder:
+        scratch = folder / out.name
+        yield scratch
+        atomic.sync_file(scratch)
+        _take_place(scratch, out)
 
 
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """As `new_file`, for a folder, which is there and empty within the block."""
+    with _scratch(out) as folder:
+        scratch = folder / out.name
+        scratch.mkdir()
+        yield scratch
+        atomic.sync_tree(scratch)
+        _take_place(scratch, out)
+
+
+@contextlib.contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A folder beside `out` for the time of the block."""
     with atomic.storage(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = atomic.temporary(out)
-        scratch.mkdir()
+        folder = atomic.temporary(out)
+        folder.mkdir()
     try:
         with atomic.storage(out):
-            yield scratch
-            atomic.sync_tree(scratch)
-            if os.path.lexists(out):
-                raise UsageError(f"{out} is there already", "another program made it; choose another name with --out")
-            os.rename(scratch, out)
-            atomic.sync_folder(out.parent)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
+            yield folder
+    except TunerError as error:
+        error.message = error.message.replace(str(folder / out.name), str(out))
         raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take_place(scratch: Path, out: Path) -> None:
+    """Raises: OSError; UsageError where something is there."""
+    if os.path.lexists(out):
+        raise UsageError(f"{out} is there already", "another program made it; choose another name with --out")
+    os.rename(scratch, out)
+    atomic.sync_folder(out.parent)
 
 
 def torch_dtype(name: str) -> torch.dtype:
