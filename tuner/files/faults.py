@@ -184,7 +184,11 @@ def alphas(file: Path, header: Header, found: Sorted) -> list[Finding]:
             "every other tool multiplies by 1"
         )
         findings.append(Finding("alpha in the header", said, list(hidden), mended="it is multiplied into the factors"))
-    zero = [layer.label for layer in pairs if (value := _alpha(file, layer)) is not None and not 0 < value < 1e6]
+    stored = {layer.label: value for layer in pairs if (value := _alpha(file, layer)) is not None}
+    if len(set(stored.values())) > 1 and found.family == "sd15" and spellings(found) == ["kohya"]:
+        said = f"{len(set(stored.values()))} different alphas: diffusers gives most layers of the UNet the commonest"
+        findings.append(Finding("several alphas", said, mended="one alpha, the rest multiplied into the factors"))
+    zero = [name for name, value in stored.items() if not 0 < value < 1e6]
     if zero:
         findings.append(Finding("alpha", f"{len(zero)} layers have an alpha that is no positive number", zero))
     return findings
@@ -251,13 +255,13 @@ def kinds(found: Sorted) -> list[Finding]:
     """What a layer holds besides two factors, and who drops it."""
     findings = []
     for role, said in (
-        ("magnitude", "are of a DoRA: diffusers drops their magnitudes with no more than a warning"),
+        ("magnitude", "are of a DoRA, whose norms not every tool reads as they are meant: `tuner inspect` says which"),
         ("mid", "have a middle factor, which diffusers drops"),
         ("whole weights", "hold whole weights or biases, which diffusers does not read"),
     ):
         own = [layer.label for layer in found.layers if any(name.startswith(role) for name in layer.roles)]
         if own:
-            findings.append(Finding(role, f"{len(own)} layers {said}", own))
+            findings.append(Finding(role, f"{len(own)} layers {said}", own, problem=role != "magnitude"))
     return findings
 
 

@@ -73,10 +73,10 @@ def read_lora(path: Path) -> Source:
     header = read_header(file)
     kind = kind_of(header)
     updates = list(kind.deltas(file, header))
-    plain = [update for update in updates if isinstance(update, Update)]
+    plain = [update for update in updates if isinstance(update, Update) and update.magnitude is None]
     if len(plain) != len(updates):
         raise UsageError(
-            f"{file}: is {kind.label}, whose update is no product of two factors",
+            f"{file}: is {kind.label} whose update is more than a product of two factors, such as a DoRA's",
             "merge it into a base (--base), then `tuner extract` makes a LoRA of the difference",
         )
     found = recognise(file, header)

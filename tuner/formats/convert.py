@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import atomic
 from ..errors import DataError, StorageError, TunerError, UsageError
@@ -11,8 +12,8 @@ from . import container, kohya
 from .container import read_header
 from .families import FAMILIES, Family
 from .find import find_file
-from .fusing import Update, fuse, halves_swapped, padded, scaled, split
-from .kinds import recognise
+from .fusing import Update, fuse, halves_swapped, named_norms, padded, scaled, split
+from .kinds import axis_of, recognise
 from .loaders import check_values
 from .lora import Pair, on_disk
 from .metadata import converted_header
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .container import Header
-    from .kinds import Found
+    from .kinds import Factors, Found
 
 Style = Literal["diffusers", "kohya"]
 TOLERANCE = 1e-6
@@ -73,7 +74,7 @@ def convert(path: str | Path, to: Style, out: Path) -> Converted:
     family = FAMILIES[found.family]
     updates = read_updates(source, header, found)
     tensors = keyed(updates, family, to, source)
-    layers = [Pair(update.component, update.layer, update.down, update.up) for update in updates]
+    layers = [Pair(u.component, u.layer, u.down, u.up, magnitude=u.magnitude, axis=u.axis) for u in updates]
     told = converted_header(tensors, header.metadata, to, layers, found.family)
     atomic.write(out, container.pack(tensors, told))
     _compare(source, out, updates)
@@ -116,12 +117,35 @@ def read_updates(file: Path, header: Header, found: Found) -> list[Update]:
                     alpha = float(tensors.get_tensor(factors.alpha)) if factors.alpha else None
                     scale = scale_of(file, header, component, key, down.shape[0], alpha)
                     names = _names(file, found, component, key)
-                    for layer, part in zip(names, split(down, up, len(names)), strict=True):
-                        if part is not None:
-                            updates.append(Update(component, layer, *part, scale))
+                    axis = (axis_of(header, factors) if factors.magnitude else None) or "output"
+                    norms = _norms(file, header, key, factors, tensors, len(names))
+                    for layer, part, own in zip(names, split(down, up, len(names)), norms, strict=True):
+                        if part is not None or own is not None:
+                            given = part or _idle(down, up, len(names))
+                            updates.append(Update(component, layer, *given, scale, own, axis))
     except (SafetensorError, OSError) as error:
         raise DataError(f"{file}: cannot be read: {error}") from error
     return _turned(updates, FAMILIES[found.family]) if found.style == "kohya" else updates
+
+
+def _norms(file: Path, header: Header, key: str, factors: Factors, tensors: Any, count: int) -> Sequence[Tensor | None]:
+    """A DoRA's norms of each of `count` layers that a key stands for; None of each where it is none.
+
+    Raises: DataError where they do not come apart.
+    """
+    if factors.magnitude is None:
+        return [None] * count
+    norms = tensors.get_tensor(factors.magnitude).flatten()
+    if count > 1 and axis_of(header, factors) == "input":
+        raise DataError(
+            f"{file}: {key} is a DoRA of {count} layers in one, whose common norms of each input do not come apart"
+        )
+    return norms.chunk(count)
+
+
+def _idle(down: Tensor, up: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Factors of one of `count` layers that change nothing but the norms."""
+    return down[:1] * 0, up[: up.shape[0] // count, :1] * 0
 
 
 def _names(file: Path, found: Found, component: str, key: str) -> tuple[str, ...]:
@@ -146,6 +170,9 @@ def _as_diffusers(updates: Sequence[Update]) -> dict[str, Tensor]:
         down, up = padded(update.down, scaled(update.up, update.scale), rank)
         tensors[f"{update.component}.{update.layer}.lora_A.weight"] = down
         tensors[f"{update.component}.{update.layer}.lora_B.weight"] = up
+        if update.magnitude is not None:
+            name, norms = named_norms(update.magnitude, update.axis, update.down, "diffusers")
+            tensors[f"{update.component}.{update.layer}.{name}"] = norms
     return tensors
 
 
@@ -159,6 +186,7 @@ def _as_kohya(updates: Sequence[Update], family: Family, source: Path) -> dict[s
         groups.setdefault(key, {})[update.layer] = update
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     alphas: dict[str, float] = {}
+    norms: dict[str, Tensor] = {}
     for key, own in groups.items():
         places = family.names.layers(key)
         assert places is not None
@@ -166,7 +194,36 @@ def _as_kohya(updates: Sequence[Update], family: Family, source: Path) -> dict[s
             raise DataError(f"{source}: the layers {', '.join(own)} are of different sizes, which no model has")
         down, up, scale = fuse([own.get(layer) for layer in places[1]])
         factors[key], alphas[key] = (down, up), scale * down.shape[0]
-    return kohya.tensors(factors, alpha=alphas)
+        if any(update.magnitude is not None for update in own.values()):
+            norms[key] = _fused_norms(source, key, [own.get(layer) for layer in places[1]])
+    factors, alpha = _of_one_alpha(factors, alphas)
+    return kohya.tensors(factors, alpha=alpha, norms=norms)
+
+
+def _of_one_alpha(
+    factors: Mapping[str, tuple[Tensor, Tensor]], alphas: Mapping[str, float]
+) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:
+    """The same updates with the commonest alpha throughout: see `scales.same_alphas`."""
+    common = Counter(alphas.values()).most_common(1)[0][0] or 1.0
+    same = {
+        key: (down, up if alphas[key] == common else scaled(up, alphas[key] / common))
+        for key, (down, up) in factors.items()
+    }
+    return same, common
+
+
+def _fused_norms(source: Path, key: str, parts: Sequence[Update | None]) -> Tensor:
+    """A DoRA's norms of layers stacked, as `dora_scale` holds them. Raises: DataError where they cannot be told."""
+    import torch
+
+    rows = [
+        named_norms(part.magnitude, part.axis, part.down, "kohya")[1]
+        for part in parts
+        if part is not None and part.magnitude is not None
+    ]
+    if len(rows) < len(parts) or (len(parts) > 1 and any(len(row) == 1 for row in rows)):
+        raise DataError(f"{source}: the norms of {key}, which stacks {len(parts)} layers, do not follow from theirs")
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def _compare(source: Path, out: Path, updates: Sequence[Update]) -> None:
@@ -210,5 +267,5 @@ def _counts(updates: Sequence[Update]) -> dict[str, int]:
 
 def _widened(header: Header, tensors: Mapping[str, Tensor]) -> int:
     """How many factors are wider than any that the source holds."""
-    widest = max(container.ITEM_BYTES[e.dtype] for e in header.tensors.values() if len(e.shape) == 2)
-    return sum(tensor.element_size() > widest for tensor in tensors.values() if tensor.ndim == 2)
+    widest = max(container.ITEM_BYTES[e.dtype] for e in header.tensors.values() if len(e.shape) > 1)
+    return sum(tensor.element_size() > widest for tensor in tensors.values() if tensor.ndim > 1)

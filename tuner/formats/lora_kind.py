@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
 from .families import FAMILIES, TURNED_IN_COMFY, turned_in_comfy
 from .file_kind import Exported, FileKind
-from .kinds import JOINT_WIDTHS, WIDTHS, Found, cross_width, joint_width, recognise
-from .scales import adapter_config
+from .fusing import PEFT_NORMS
+from .kinds import JOINT_WIDTHS, WIDTHS, Found, axis_of, cross_width, joint_width, recognise
+from .scales import adapter_config, number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from .container import Header
     from .deltas import Delta
+    from .fusing import Axis
 
+SEVERAL_ALPHAS = (
+    "NOT its scales: it gives layers of the attention the alpha of others; tuner.load_adapter loads all of it, and "
+    "`tuner export FILE --to diffusers` writes a file that loads anywhere"
+)
+"""What diffusers does with kohya's keys where alphas differ."""
+DROPPED = "NOT its norms, which it drops with a warning; tuner.load_adapter loads all of it"
+"""What diffusers does with a DoRA's `dora_scale`."""
+DIVIDES_BY_BASE = ("ComfyUI", "Forge")
+NEARLY = "it divides by the norms of the base's weight, not of the changed one; dora: input is read exactly"
+"""What ComfyUI and Forge do with norms of outputs, as their `weight_decompose` is written."""
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 """The name that diffusers' loader looks for in a folder."""
 
@@ -34,7 +45,8 @@ class LoRAKind(FileKind):
         return True  # the last in the table: `recognise` names what is wrong with a file that is none
 
     def chosen(self, files: Sequence[Path]) -> Sequence[Path]:
-        return [file for file in files if file.name == DIFFUSERS_FILE]
+        # a DoRA of inputs has no file for diffusers' own loader
+        return [file for file in files if file.name == DIFFUSERS_FILE] or list(files)[:1]
 
     def facts(self, file: Path, header: Header) -> dict[str, Any]:
         return _facts(file, header, recognise(file, header))
@@ -84,10 +96,12 @@ class LoRAKind(FileKind):
 def _facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
     ranks = {header.tensors[f.down].shape[0] for layers in found.components.values() for f in layers.values()}
     alphas = {
-        _number(file, header, factors.alpha) if factors.alpha else None
+        number_of(file, header, factors.alpha) if factors.alpha else None
         for layers in found.components.values()
         for factors in layers.values()
     }
+    axes = {axis_of(header, f) for own in found.components.values() for f in own.values() if f.magnitude}
+    one_alpha = len(alphas) == 1
     rank = ranks.pop() if len(ranks) == 1 else sorted(ranks)
     alpha = alphas.pop() if len(alphas) == 1 else sorted(alphas, key=str)
     if alpha is None and found.style == "diffusers":
@@ -99,8 +113,13 @@ def _facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
         "rank": rank,
         "alpha": alpha,
         "targets": {component: len(layers) for component, layers in found.components.items()},
-        "loads_in": loads_in(header, found),
+        **_dora_facts(axes),
+        "loads_in": loads_in(header, found, axes, one_alpha=one_alpha),
     }
+
+
+def _dora_facts(axes: Collection[Axis | None]) -> dict[str, Any]:
+    return {"dora": " and ".join(sorted(filter(None, axes)))} if axes else {}
 
 
 def _family(header: Header, found: Found) -> str:
@@ -116,8 +135,50 @@ def _family(header: Header, found: Found) -> str:
     return label if width is None else WIDTHS.get(width, f"{base}, text width {width}")
 
 
-def loads_in(header: Header, found: Found) -> dict[str, str]:
-    """What each tool does with the file."""
+def loads_in(
+    header: Header, found: Found, axes: Collection[Axis | None] = (), *, one_alpha: bool = True
+) -> dict[str, str]:
+    """What each tool does with the file.
+
+    Args:
+        axes: of what a DoRA's norms are; none where it is none.
+        one_alpha: whether all layers have the same.
+    """
+    plain = _loads_plain(header, found)
+    if axes:
+        return dora_loads_in(plain, axes, peft=any(PEFT_NORMS in key for key in header.tensors))
+    if found.style == "kohya" and FAMILIES[found.family].kohya_in_diffusers and not one_alpha:
+        return plain | {"diffusers": SEVERAL_ALPHAS}
+    return plain
+
+
+def dora_loads_in(plain: Mapping[str, str], axes: Collection[Axis | None], *, peft: bool) -> dict[str, str]:
+    """What each tool does with a DoRA's file, as read in their sources, and measured for diffusers 0.42.1.
+
+    Args:
+        plain: of a LoRA with the same keys.
+        axes: of what its norms are.
+        peft: whether the norms have peft's name.
+    """
+    told = {}
+    for tool, what in plain.items():
+        if tool == "diffusers":
+            told[tool] = what if peft else DROPPED
+        elif what.startswith("not these keys"):
+            told[tool] = what
+        elif peft:
+            told[tool] = "NOT its norms, whose name it does not know; take the file beside it"
+        elif set(axes) == {"input"}:
+            told[tool] = what
+        elif tool in DIVIDES_BY_BASE:
+            told[tool] = f"nearly: {NEARLY}"
+        else:
+            told[tool] = "WRONG: it takes the norms of outputs for those of inputs; train with dora: input for it"
+    return told
+
+
+def _loads_plain(header: Header, found: Found) -> dict[str, str]:
+    """Of a LoRA whose layers have one alpha."""
     family = FAMILIES[found.family]
     text = any(component.startswith("text_encoder") for component in found.components)
     whole = "all of it" if not text else "all of it, text encoder included"
@@ -149,14 +210,3 @@ def _adapter_alpha(file: Path, header: Header) -> float | int | None:
     config = adapter_config(file, header)
     values = {value for key, value in config.items() if key.endswith(".lora_alpha") and isinstance(value, int | float)}
     return values.pop() if len(values) == 1 else None
-
-
-def _number(file: Path, header: Header, key: str) -> float:
-    """The one number of a small tensor."""
-    entry = header.tensors[key]
-    with file.open("rb") as data:
-        data.seek(entry.start)
-        raw = data.read(entry.end - entry.start)
-    if entry.dtype == "BF16":  # the upper half of a float32
-        return float(struct.unpack("<f", b"\0\0" + raw)[0])
-    return float(struct.unpack({"F64": "<d", "F32": "<f", "F16": "<e"}[entry.dtype], raw)[0])

@@ -80,8 +80,6 @@ def _part(place: str, index: str, inner: str) -> str:
     return f"attentions.{index}.{inner}" if place == "1" else f"resnets.{index}.{_RESNET.get(inner, inner)}"
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class Spelling:
     """How one tool names tensors."""
