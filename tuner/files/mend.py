@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .check import Checked
     from .keys import Layer
 
+HOPELESS = ("types", "family", "empty", "magnitude", "mid", "whole weights")
+"""Findings that nothing here can do anything about."""
+PLAIN = {"down", "up", "alpha"}
+
 
 @dataclass(frozen=True, slots=True)
 class Mended:
@@ -55,11 +59,9 @@ def mend(checked: Checked, out: Path, *, drop: bool) -> Mended:
     mendable = [finding for finding in checked.findings if finding.mended]
     if found is None:
         raise DataError(f"{checked.file}: cannot be mended", "only the files of a LoRA are; get this one anew")
-    hopeless = [
-        f for f in checked.problems if not f.mended and f.what in ("types", "family", "empty", "magnitude", "mid")
-    ]
-    if hopeless or any(finding.what == "whole weights" for finding in checked.findings):
-        said = hopeless[0].said if hopeless else "it holds more than two factors a layer"
+    hopeless = [finding for finding in checked.findings if finding.what in HOPELESS]
+    if hopeless or any(set(layer.roles) - PLAIN for layer in found.layers):
+        said = hopeless[0].said if hopeless else "its layers hold more than two factors, as a LoHa's or LoKr's do"
         raise DataError(f"{checked.file}: cannot be mended: {said}", "let the tool that made it save it anew")
     if not mendable:
         raise UsageError(f"{checked.file}: nothing in it is to be mended", "leave out --fix")

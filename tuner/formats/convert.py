@@ -181,7 +181,8 @@ def _as_kohya(updates: Sequence[Update], family: Family, source: Path) -> dict[s
     groups: dict[str, dict[str, Update]] = {}
     for update in _turned(updates, family):
         key = family.names.key(update.component, update.layer)
-        if key is None or family.names.layers(key) is None:
+        places = None if key is None else family.names.layers(key)
+        if key is None or places is None or update.layer not in places[1]:
             raise DataError(f"{source}: {update.component}.{update.layer} has no name among kohya's keys")
         groups.setdefault(key, {})[update.layer] = update
     factors: dict[str, tuple[Tensor, Tensor]] = {}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 WORDS = (
     *("down_blocks", "up_blocks", "mid_block", "transformer_blocks", "proj_in", "proj_out", "to_q", "to_k", "to_v"),
     *("to_out", "text_model", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj", "time_embedding", "linear_1"),
-    *("linear_2", "time_emb_proj", "text_projection", "conv_shortcut"),
+    *("linear_2", "time_emb_proj", "text_projection", "conv_shortcut", "conv_in", "conv_out"),
 )
 """Parts of layer names that hold a `_` of their own."""
 
