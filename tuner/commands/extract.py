@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ..files.extract import Extracted
     from ..watch import Watcher
 
+MUCH = 0.1
+"""From this share of the change on, leaving the convolutions out is warned about."""
+
 
 def extract(
     tuned: Annotated[
@@ -66,6 +69,8 @@ def show(found: Extracted, console: Watcher) -> None:
     """What is in the file, and what is not."""
     for left in found.left:
         console.say(f"{left.component}: {left.count} {left.kind} left out, {left.share:.2%} of its change")
+        if left.kind == "convolutions" and left.share > MUCH:
+            console.warn("that may be much of what it learned; --conv-rank N takes convolutions, too")
     if found.unchanged:
         console.say(f"{found.unchanged} layers are the same in both models")
     say_lora(found.made, console)
