@@ -110,9 +110,9 @@ def merge_loras(
     kind = torch_dtype(dtype) if dtype else None
     watcher.phase("reading the LoRAs")
     sources = [read_lora(adapter.path) for adapter in adapters]
-    families = {source.family for source in sources}
-    if len(families) > 1:
-        raise UsageError(f"these are for different families: {', '.join(sorted(families))}", "merge those of one")
+    if len({source.family for source in sources}) > 1:
+        said = ", ".join(f"{source.file} for {source.family}" for source in sources)
+        raise UsageError(f"these are for different families: {said}", "merge those of one")
     if len(sources) == 1 and adapters[0].strength == 1 and wanted is None:
         raise UsageError(f"{sources[0].file} alone at 1 would be itself", "name another, give it a weight, or --base")
     weighted = [

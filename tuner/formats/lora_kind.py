@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .families import FAMILIES, TURNED_IN_COMFY, turned_in_comfy
+from .container import read_header
+from .families import FAMILIES, TURNED_IN_COMFY
 from .file_kind import Exported, FileKind
 from .fusing import PEFT_NORMS
 from .kinds import JOINT_WIDTHS, WIDTHS, Found, axis_of, cross_width, joint_width, recognise
 from .scales import adapter_config, number_of
+from .tool_keys import TOOLS, keys_for, turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -39,7 +41,7 @@ class LoRAKind(FileKind):
 
     name = "lora"
     label = "a LoRA"
-    exports = {"kohya": "_kohya.safetensors", "diffusers": "_diffusers.safetensors"}
+    exports = {word: f"_{word}.safetensors" for word in ("kohya", "diffusers", *TOOLS)}
 
     def claims(self, header: Header) -> bool:
         return True  # the last in the table: `recognise` names what is wrong with a file that is none
@@ -79,9 +81,13 @@ class LoRAKind(FileKind):
     def export(self, file: Path, to: str, out: Path) -> Exported:
         from .convert import convert
 
-        made = convert(file, to, out)  # type: ignore[arg-type]
+        keys = to
+        if to in TOOLS:
+            header = read_header(file)
+            keys = keys_for(to, file, header, recognise(file, header))
+        made = convert(file, keys, out)  # type: ignore[arg-type]
         warnings = []
-        if to == "kohya" and not made.family.kohya_in_diffusers:
+        if keys == "kohya" and not made.family.kohya_in_diffusers:
             warnings.append(
                 f"DIFFUSERS IGNORES THIS FILE: load_lora_weights passes over kohya's keys of {made.family.label} with "
                 f"no more than a warning and changes nothing. For diffusers take {made.source.name}, which you have"
@@ -89,7 +95,7 @@ class LoRAKind(FileKind):
         if made.widened:
             warnings.append(f"{made.widened} tensors are fp32 now: in 16 bit their scale would have been rounded")
         counts = ", ".join(f"{count} in the {component}" for component, count in made.layers.items())
-        said = f"the keys of {to}, {counts}; read back, the update is the same"
+        said = f"the keys of {keys}, {counts}; read back, the update is the same"
         return Exported(made.file, made.source, said, {"layers": made.layers}, warnings)
 
 
@@ -187,22 +193,13 @@ def _loads_plain(header: Header, found: Found) -> dict[str, str]:
     if not family.kohya_in_diffusers:
         ignored = "NOTHING: it passes over these keys with no more than a warning; `tuner export FILE --to diffusers`"
         kohya = found.style == "kohya"
-        comfy = whole if kohya or not _turned(header, found) else f"all of it, but {TURNED_IN_COMFY}"
+        comfy = whole if kohya or not turned(header, found) else f"all of it, but {TURNED_IN_COMFY}"
         return {"diffusers": ignored if kohya else alone if text else "all of it", "ComfyUI": comfy}
     others = ("AUTOMATIC1111", "Forge", "ComfyUI", "InvokeAI")
     if found.style == "kohya":
         return dict.fromkeys(("diffusers", *others), whole)
     note = "not these keys; take the file beside it with kohya's, or `tuner export FILE --to kohya`"
     return {"diffusers": alone if text else "all of it", **dict.fromkeys(others, note)}
-
-
-def _turned(header: Header, found: Found) -> bool:
-    """Whether a file with diffusers' keys trains a layer that ComfyUI takes the wrong way round."""
-    return any(
-        turned_in_comfy(found.family, key.removeprefix("transformer."), header.tensors[factors.up].shape[0], width)
-        for key, factors in found.components.get("transformer", {}).items()
-        for width in header.tensors[factors.down].shape[1:]
-    )
 
 
 def _adapter_alpha(file: Path, header: Header) -> float | int | None:
