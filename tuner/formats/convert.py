@@ -181,20 +181,21 @@ def _as_kohya(updates: Sequence[Update], family: Family, source: Path) -> dict[s
         factors[key], alphas[key] = (down, up), scale * down.shape[0]
         if any(update.magnitude is not None for update in own.values()):
             norms[key] = _fused_norms(source, key, [own.get(layer) for layer in places[1]])
-    factors, alpha = _of_one_alpha(factors, alphas)
-    return kohya.tensors(factors, alpha=alpha, norms=norms)
+    if family.kohya_in_diffusers:
+        factors, alphas = _of_one_alpha(factors, alphas)
+    return kohya.tensors(factors, alpha=alphas, norms=norms)
 
 
 def _of_one_alpha(
     factors: Mapping[str, tuple[Tensor, Tensor]], alphas: Mapping[str, float]
-) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:
+) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]:
     """The same updates with the commonest alpha throughout: see `scales.same_alphas`."""
     common = Counter(alphas.values()).most_common(1)[0][0] or 1.0
     same = {
         key: (down, up if alphas[key] == common else scaled(up, alphas[key] / common))
         for key, (down, up) in factors.items()
     }
-    return same, common
+    return same, dict.fromkeys(alphas, common)
 
 
 def _fused_norms(source: Path, key: str, parts: Sequence[Update | None]) -> Tensor:
