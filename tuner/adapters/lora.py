@@ -192,6 +192,8 @@ class LoRA(Adapter, name="lora"):
         if (file := self.initial()) is not None:
             from ..formats.start import read_start
 
+            if problems := self.initial_problems(model.backbone):
+                raise RecipeError(problems)
             shapes = {name: tensor.shape for name, tensor in attachment.state_dict().items()}
             start = read_start(file, shapes, attachment.sizes, family=model.backbone.key, dora=self.dora)
             attachment.begin_at(start, keep=keep_base)

@@ -45,6 +45,8 @@ class Converted:
     """By component, how many layers of diffusers' model the file updates."""
     widened: int
     """Tensors that are float32 now, since a scale would have been rounded in the 16 bit that they had."""
+    drops_norms: bool = False
+    """Whether it is a DoRA of inputs, whose norms diffusers' own loader drops."""
 
 
 def convert(path: str | Path, to: Style, out: Path) -> Converted:
@@ -78,7 +80,8 @@ def convert(path: str | Path, to: Style, out: Path) -> Converted:
     told = converted_header(tensors, header.metadata, to, layers, found.family)
     atomic.write(out, container.pack(tensors, told))
     _compare(source, out, updates)
-    return Converted(out, source, family, to, _counts(updates), _widened(header, tensors))
+    inputs = any(update.magnitude is not None and update.axis == "input" for update in updates)
+    return Converted(out, source, family, to, _counts(updates), _widened(header, tensors), inputs)
 
 
 def as_diffusers(file: Path, header: Header, found: Found) -> dict[str, Tensor]:

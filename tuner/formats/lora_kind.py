@@ -26,7 +26,7 @@ SEVERAL_ALPHAS = (
     "`tuner export FILE --to diffusers` writes a file that loads anywhere"
 )
 """What diffusers does with kohya's keys where alphas differ."""
-DROPPED = "NOT its norms, which it drops with a warning; tuner.load_adapter loads all of it"
+DROPPED = "NOT its norms, which it drops with a warning or breaks off; tuner.load_adapter loads all of it"
 """What diffusers does with a DoRA's `dora_scale`."""
 BARE = "NOT the norms of text encoders, which it looks for under another name; tuner.load_adapter loads all of it"
 """What diffusers 0.42.1 does with peft's own names of norms."""
@@ -88,6 +88,11 @@ class LoRAKind(FileKind):
             warnings.append(
                 f"DIFFUSERS IGNORES THIS FILE: load_lora_weights passes over kohya's keys of {made.family.label} with "
                 f"no more than a warning and changes nothing. For diffusers take {made.source.name}, which you have"
+            )
+        if to == "diffusers" and made.drops_norms:
+            warnings.append(
+                "DIFFUSERS DROPS ITS NORMS, which are of inputs: it loads no more than the update. Load it by "
+                "tuner.load_adapter"
             )
         if made.widened:
             warnings.append(f"{made.widened} tensors are fp32 now: in 16 bit their scale would have been rounded")
