@@ -45,7 +45,7 @@ def sd35_stand_in(sd35_folder):
 
 LORAS = (
     {"dora": "output", "lora_plus": 16.0, "ranks": [{"layers": "to_q", "rank": 4}]},
-    {"dora": "input", "rslora": True, "alpha": 8.0, "dropout": 0.1},
+    {"dora": "input", "rslora": True, "alpha": 8.0},
 )
 """LoRAs of another kind than the plain one."""
 
