@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..backbones import Backbone, DiffusionModel
+    from ..backbones.activations import Beside
     from ..backbones.base import Layout
     from ..draws import Draws
     from ..formats.about import About
@@ -109,6 +110,14 @@ class Adapter(Choice):
         None where all of the denoiser's weights train. Imports no torch.
         """
         return ()
+
+    def kept_beside(self, backbone: Backbone, layout: Layout, itemsize: int) -> Beside:
+        """What the denoiser's layers that it trains keep for the gradient beside their inputs. Imports no torch.
+
+        Args:
+            itemsize: bytes of a frozen weight, 2 or 4.
+        """
+        return {}
 
 
 class Attachment(ABC):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..backbones import Backbone, DiffusionModel
+    from ..backbones.activations import Beside
     from ..backbones.base import Layout
     from ..draws import Draws
     from ..recipe import Recipe
@@ -32,6 +33,15 @@ __all__ = ["ADAPTER", "LoRA", "LoRAAttachment"]
 Patterns = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(as_list)]
 CONVOLUTIONS = "convolutions"
 """What the plan calls them beside the sites."""
+CONV = {2: 2.6, 4: 0.9}
+"""Bytes of each value that goes into a convolution that trains, which keeps a cast of its own; counted, as is the rest,
+by bytes of a frozen weight."""
+OUTPUT_NORMS = {2: 4.1, 4: 8.0}
+"""The same of each value that comes out of a DoRA's layer: what the base and the update give, each times a norm."""
+INPUT_NORMS = {2: 2.9, 4: 4.0}
+"""The same of each that goes into a linear layer whose norms are of inputs: it times its share."""
+CONV_INPUT_NORMS = {2: 7.2, 4: 7.8}
+"""The same of a convolution."""
 
 
 class LoRA(Adapter, name="lora"):
@@ -160,6 +170,18 @@ class LoRA(Adapter, name="lora"):
         hits = self.hits(backbone, component, layout.linears[component], layout.convs)
         return {name for names in hits.values() for name in names}
 
+    def kept_beside(self, backbone: Backbone, layout: Layout, itemsize: int) -> Beside:
+        kept: dict[str, tuple[float, float]] = {}
+        for name in self.layers(backbone, layout):
+            conv = name in layout.convs
+            inputs = CONV[itemsize] if conv else 0.0
+            outputs = OUTPUT_NORMS[itemsize] if self.dora == "output" else 0.0
+            if self.dora == "input":
+                inputs += (CONV_INPUT_NORMS if conv else INPUT_NORMS)[itemsize]
+            if inputs or outputs:
+                kept[name] = inputs, outputs
+        return kept
+
     def attach(self, model: DiffusionModel, *, keep_base: bool, draws: Draws) -> LoRAAttachment:
         targets: dict[str, tuple[nn.Module, Mapping[str, Size]]] = {}
         for component, module in {model.denoiser_name: model.denoiser, **model.text_encoders}.items():
@@ -170,6 +192,8 @@ class LoRA(Adapter, name="lora"):
         if (file := self.initial()) is not None:
             from ..formats.start import read_start
 
+            if problems := self.initial_problems(model.backbone):
+                raise RecipeError(problems)
             shapes = {name: tensor.shape for name, tensor in attachment.state_dict().items()}
             start = read_start(file, shapes, attachment.sizes, family=model.backbone.key, dora=self.dora)
             attachment.begin_at(start, keep=keep_base)

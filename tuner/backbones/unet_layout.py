@@ -64,10 +64,11 @@ def activations(
     shapes = {name: shape for name, shape, _ in unet_layers(config)}
     for name, shape in shapes.items():
         if name.endswith(".conv1"):
-            resnets.append((_level(name, config), shape[1], shape[0]))
+            resnets.append((name.removesuffix(".conv1"), _level(name, config), shape[1], shape[0]))
         elif name.endswith(".proj_in"):
             transformers.append((name.removesuffix(".proj_in"), _level(name, config), shape[0]))
-    return UNetActivations(tuple(resnets), tuple(transformers), text_tokens, factor, linears)
+    convolutions = convs(list(unet_layers(config)))
+    return UNetActivations(tuple(resnets), tuple(transformers), text_tokens, factor, linears, convolutions)
 
 
 def _level(name: str, config: Mapping[str, Any]) -> int:

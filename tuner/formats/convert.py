@@ -45,6 +45,8 @@ class Converted:
     """By component, how many layers of diffusers' model the file updates."""
     widened: int
     """Tensors that are float32 now, since a scale would have been rounded in the 16 bit that they had."""
+    drops_norms: bool = False
+    """Whether it is a DoRA of inputs, whose norms diffusers' own loader drops."""
 
 
 def convert(path: str | Path, to: Style, out: Path) -> Converted:
@@ -78,7 +80,8 @@ def convert(path: str | Path, to: Style, out: Path) -> Converted:
     told = converted_header(tensors, header.metadata, to, layers, found.family)
     atomic.write(out, container.pack(tensors, told))
     _compare(source, out, updates)
-    return Converted(out, source, family, to, _counts(updates), _widened(header, tensors))
+    inputs = any(update.magnitude is not None and update.axis == "input" for update in updates)
+    return Converted(out, source, family, to, _counts(updates), _widened(header, tensors), inputs)
 
 
 def as_diffusers(file: Path, header: Header, found: Found) -> dict[str, Tensor]:
@@ -197,20 +200,21 @@ def _as_kohya(updates: Sequence[Update], family: Family, source: Path) -> dict[s
         factors[key], alphas[key] = (down, up), scale * down.shape[0]
         if any(update.magnitude is not None for update in own.values()):
             norms[key] = _fused_norms(source, key, [own.get(layer) for layer in places[1]])
-    factors, alpha = _of_one_alpha(factors, alphas)
-    return kohya.tensors(factors, alpha=alpha, norms=norms)
+    if family.kohya_in_diffusers:
+        factors, alphas = _of_one_alpha(factors, alphas)
+    return kohya.tensors(factors, alpha=alphas, norms=norms)
 
 
 def _of_one_alpha(
     factors: Mapping[str, tuple[Tensor, Tensor]], alphas: Mapping[str, float]
-) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:
+) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]:
     """The same updates with the commonest alpha throughout: see `scales.same_alphas`."""
     common = Counter(alphas.values()).most_common(1)[0][0] or 1.0
     same = {
         key: (down, up if alphas[key] == common else scaled(up, alphas[key] / common))
         for key, (down, up) in factors.items()
     }
-    return same, common
+    return same, dict.fromkeys(alphas, common)
 
 
 def _fused_norms(source: Path, key: str, parts: Sequence[Update | None]) -> Tensor:

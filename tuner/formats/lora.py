@@ -137,24 +137,20 @@ def write_lora(
     layers = pairs(state, scale, sizes, dora or "output")
     family, alpha = FAMILIES[about.family], rank * scale
     first, second = folder / DIFFUSERS_FILE, folder / f"{about.name}.safetensors"
-    beside = [*write_sidecars(folder, about), write_card(folder, about, rank=rank, alpha=alpha, layers=layers)]
+    files = [second] if dora == "input" else [first, second]
     if family.kohya_in_diffusers:
         named = _kohya_tensors(layers, family, about, alpha)
         _write(second, container.pack(named, kohya_header(named, about, rank=rank, alpha=alpha, layers=layers)))
-        if dora == "input":
-            return [second, *beside]
-        plain = _plain_tensors(layers, about, "diffusers")
-        _write(first, container.pack(plain, diffusers_header(layers, about, rank=rank, alpha=alpha)))
-        return [first, second, *beside]
-    # ComfyUI reads diffusers' keys of this family, but for a DoRA's norms; diffusers would pass over kohya's
-    plain = _plain_tensors(layers, about, "kohya" if dora else "diffusers")
-    _write(second, container.pack(plain, told_header(plain, layers, about, rank=rank, alpha=alpha)))
-    if dora == "input":
-        return [second, *beside]
-    if dora:
-        plain = _plain_tensors(layers, about, "diffusers")
-    _write(first, container.pack(plain, told_header(plain, layers, about, rank=rank, alpha=alpha)))
-    return [first, second, *beside]
+        if first in files:
+            plain = _plain_tensors(layers, about, "diffusers")
+            _write(first, container.pack(plain, diffusers_header(layers, about, rank=rank, alpha=alpha)))
+    else:  # ComfyUI reads diffusers' keys of this family, but for a DoRA's norms; diffusers would pass over kohya's
+        styles: dict[Path, Style] = {first: "diffusers", second: "kohya" if dora else "diffusers"}
+        for file in files:
+            plain = _plain_tensors(layers, about, styles[file])
+            _write(file, container.pack(plain, told_header(plain, layers, about, rank=rank, alpha=alpha)))
+    card = write_card(folder, about, rank=rank, alpha=alpha, layers=layers)
+    return [*files, *write_sidecars(folder, about), card]
 
 
 def _plain_tensors(layers: Sequence[Pair], about: About, norms: Style) -> dict[str, Tensor]:

@@ -27,8 +27,10 @@ SEVERAL_ALPHAS = (
     "`tuner export FILE --to diffusers` writes a file that loads anywhere"
 )
 """What diffusers does with kohya's keys where alphas differ."""
-DROPPED = "NOT its norms, which it drops with a warning; tuner.load_adapter loads all of it"
+DROPPED = "NOT its norms, which it drops with a warning or breaks off; tuner.load_adapter loads all of it"
 """What diffusers does with a DoRA's `dora_scale`."""
+BARE = "NOT the norms of text encoders, which it looks for under another name; tuner.load_adapter loads all of it"
+"""What diffusers 0.42.1 does with peft's own names of norms."""
 DIVIDES_BY_BASE = ("ComfyUI", "Forge")
 NEARLY = "it divides by the norms of the base's weight, not of the changed one; dora: input is read exactly"
 """What ComfyUI and Forge do with norms of outputs, as their `weight_decompose` is written."""
@@ -92,6 +94,11 @@ class LoRAKind(FileKind):
                 f"DIFFUSERS IGNORES THIS FILE: load_lora_weights passes over kohya's keys of {made.family.label} with "
                 f"no more than a warning and changes nothing. For diffusers take {made.source.name}, which you have"
             )
+        if to == "diffusers" and made.drops_norms:
+            warnings.append(
+                "DIFFUSERS DROPS ITS NORMS, which are of inputs: it loads no more than the update. Load it by "
+                "tuner.load_adapter"
+            )
         if made.widened:
             warnings.append(f"{made.widened} tensors are fp32 now: in 16 bit their scale would have been rounded")
         counts = ", ".join(f"{count} in the {component}" for component, count in made.layers.items())
@@ -106,7 +113,9 @@ def _facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
         for layers in found.components.values()
         for factors in layers.values()
     }
-    axes = {axis_of(header, f) for own in found.components.values() for f in own.values() if f.magnitude}
+    axes: set[Axis | None] = {
+        axis_of(header, f) for own in found.components.values() for f in own.values() if f.magnitude
+    }
     one_alpha = len(alphas) == 1
     rank = ranks.pop() if len(ranks) == 1 else sorted(ranks)
     alpha = alphas.pop() if len(alphas) == 1 else sorted(alphas, key=str)
@@ -152,24 +161,29 @@ def loads_in(
     """
     plain = _loads_plain(header, found)
     if axes:
-        return dora_loads_in(plain, axes, peft=any(PEFT_NORMS in key for key in header.tensors))
+        peft = any(PEFT_NORMS in key for key in header.tensors)
+        bare = any(key.startswith("text_encoder") and key.endswith(PEFT_NORMS) for key in header.tensors)
+        return dora_loads_in(plain, axes, peft=peft, bare=bare)
     if found.style == "kohya" and FAMILIES[found.family].kohya_in_diffusers and not one_alpha:
         return plain | {"diffusers": SEVERAL_ALPHAS}
     return plain
 
 
-def dora_loads_in(plain: Mapping[str, str], axes: Collection[Axis | None], *, peft: bool) -> dict[str, str]:
+def dora_loads_in(
+    plain: Mapping[str, str], axes: Collection[Axis | None], *, peft: bool, bare: bool = False
+) -> dict[str, str]:
     """What each tool does with a DoRA's file, as read in their sources, and measured for diffusers 0.42.1.
 
     Args:
         plain: of a LoRA with the same keys.
         axes: of what its norms are.
         peft: whether the norms have peft's name.
+        bare: whether a text encoder's have it without `.weight`.
     """
     told = {}
     for tool, what in plain.items():
         if tool == "diffusers":
-            told[tool] = what if peft else DROPPED
+            told[tool] = (BARE if bare else what) if peft else DROPPED
         elif what.startswith("not these keys"):
             told[tool] = what
         elif peft:

@@ -89,7 +89,8 @@ def adapter_config(layers: Sequence[Pair]) -> str:
             "peft_type": "LORA",
             "r": rank,
             "target_modules": sorted(names),
-            "use_dora": any(p.magnitude is not None and p.axis == "output" for p in layers),
+            # a loader that knows no `dora_scale` then breaks off, rather than drawing without the norms
+            "use_dora": any(p.magnitude is not None for p in layers),
             "use_rslora": False,
         }
         config |= {f"{component}.{key}": value for key, value in values.items()}

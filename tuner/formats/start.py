@@ -61,6 +61,7 @@ def start_problems(file: Path, *, family: str, sizes: Sizes, dora: Axis | None) 
     found = recognise(file, header)
     if found.family != family:
         return [f"{KEY}: {file} is for {FAMILIES[found.family].label}, this run trains {FAMILIES[family].label}"]
+    convs: list[int] = []
     ranks: dict[str, tuple[int, int]] = {}
     scales: dict[str, tuple[float, Size]] = {}
     told, main = _told(header), _main_rank(header)
@@ -72,7 +73,11 @@ def start_problems(file: Path, *, family: str, sizes: Sizes, dora: Axis | None) 
                 continue  # its rank is not that of the layers in it
             down = header.tensors[factors.down].shape
             name = _name(found, component, key)
-            wanted = sizes.of((component, name), wide=down[2:] not in ((), (1, 1)))
+            wide = down[2:] not in ((), (1, 1))
+            if wide and sizes.conv_rank is None:
+                convs.append(down[0])
+                continue
+            wanted = sizes.of((component, name), wide=wide)
             own = told[component, name].rank if (component, name) in told else main or down[0]
             if own < wanted.rank or not filled:
                 ranks[key] = (own, wanted.rank)
@@ -80,6 +85,9 @@ def start_problems(file: Path, *, family: str, sizes: Sizes, dora: Axis | None) 
                 said = scale_of(file, header, component, key, down[0], None)
                 scales[key] = (_trained_scale(header, told, (component, name), said, own), wanted)
     problems = [*_rank_problems(file, ranks), *_scale_problems(file, scales)]
+    if convs:
+        todo = f"; set adapters.lora.conv_rank: {min(convs)}" if min(convs) == max(convs) else ""
+        problems.append(f"{KEY}: {file} trains convolutions, which this run does not{todo}")
     return [*problems, *_dora_problems(file, {_axis(header, factors) for factors in _all(found)}, dora)]
 
 

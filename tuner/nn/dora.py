@@ -7,6 +7,7 @@ OneTrainer and the web UIs read. At strength k the weight is W + k (m V / n(V) -
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,9 +38,9 @@ class InputDoRA(LoraVariant):
         """
         x = module.lora_dropout[active_adapter](x)
         base = module.get_base_layer()
-        with torch.autocast(x.device.type, enabled=False):
-            direction = base.weight.detach().float() + delta(module, active_adapter)
-            share = module.lora_magnitude_vector[active_adapter].weight / input_norms(direction.detach())
+        with torch.no_grad(), _without_autocast(x.device):
+            turned = input_norms(base.weight.float() + delta(module, active_adapter))
+        share = module.lora_magnitude_vector[active_adapter].weight / turned
         share = share.view(1, -1, 1, 1) if isinstance(base, nn.Conv2d) else share
         added = _linearly(base, (share - 1) * x)
         lora_a, lora_b = module.lora_A[active_adapter], module.lora_B[active_adapter]
@@ -121,6 +122,11 @@ def delta(layer: LoraLayer, adapter: str) -> Tensor:
     """S B A in the weight's shape, float32."""
     up, down = (factor[adapter].weight.float().flatten(1) for factor in (layer.lora_B, layer.lora_A))  # type: ignore[union-attr]
     return (layer.scaling[adapter] * (up @ down)).view(layer.get_base_layer().weight.shape)
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()  # type: ignore[return-value]
 
 
 def _linearly(base: nn.Module, x: Tensor) -> Tensor:
