@@ -108,24 +108,6 @@ def cast(update: Update, dtype: torch.dtype) -> Update:
     return replace(update, down=down, up=up)
 
 
-def with_one_alpha(updates: Sequence[Update]) -> Sequence[Update]:
-    """The same updates with one alpha for all layers, the largest rank, whatever their own ranks.
-
-    diffusers 0.42.1 gives a UNet's layers the commonest alpha where there are several. Where a factor would be rounded
-    by that, it becomes float32.
-    """
-    from ..formats.fusing import scaled
-
-    if len({update.scale * update.down.shape[0] for update in updates}) == 1:
-        return updates
-    alpha = float(max(update.down.shape[0] for update in updates))
-    return [
-        replace(update, up=scaled(update.up, update.scale * rank / alpha), scale=alpha / rank)
-        for update in updates
-        for rank in [update.down.shape[0]]
-    ]
-
-
 def write_lora(
     out: Path, updates: Sequence[Update], *, family: str, style: Style, metadata: Mapping[str, str], source: Path
 ) -> None:
@@ -149,8 +131,6 @@ def write_lora(
     from ..formats.lora_kind import LoRAKind
     from ..formats.metadata import converted_header
 
-    if style == "kohya" and FAMILIES[family].kohya_in_diffusers:
-        updates = with_one_alpha(updates)
     tensors = keyed(updates, FAMILIES[family], style, source)
     layers = [Pair(update.component, update.layer, update.down, update.up) for update in updates]
     content = container.pack(tensors, converted_header(tensors, metadata, style, layers, family))
