@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .card import base_lines, cell, code, example, introduced, put_card
 from .card_code import as_trained, call, left_out, scheduler_line
-from .families import FAMILIES, TURNED_IN_COMFY, turned_in_comfy
+from .families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ def write_card(folder: Path, about: About, *, rank: int, alpha: float, layers: S
         name="LoRA",
         tags=("lora", "template:sd-lora"),
         opening=_opening(about, layers),
-        sections=[_use_in_diffusers(about, layers), _use_elsewhere(about, layers)],
+        sections=[_use_in_diffusers(about, layers), _use_elsewhere(about)],
         rows=[("rank", rank), ("alpha", f"{alpha:g}")],
     )
 
@@ -83,10 +83,9 @@ def _noun(component: str) -> str:
     return {"unet": "UNet"}.get(component, component.replace("_", " "))
 
 
-def _use_elsewhere(about: About, layers: Sequence[Pair]) -> str:
+def _use_elsewhere(about: About) -> str:
     named = code(f"{about.name}.safetensors")
     if not FAMILIES[about.family].kohya_in_diffusers:
-        turned = any(turned_in_comfy(about.family, p.layer, p.up.shape[0], p.down.shape[1]) for p in layers)
         return f"""## Which file for which tool
 
 | tool | file |
@@ -96,7 +95,7 @@ def _use_elsewhere(about: About, layers: Sequence[Pair]) -> str:
 
 Both files are equal, byte for byte. When they were saved, each was loaded into diffusers and compared with the trained
 model. A tool that wants kohya's keys takes what `tuner export FILE --to kohya` writes of it; diffusers would
-pass over that one.{f" ComfyUI takes all of this file but {TURNED_IN_COMFY}." if turned else ""}"""
+pass over that one."""
     return f"""## Which file for which tool
 
 | tool | file |

@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any
 
-from .families import FAMILIES, TURNED_IN_COMFY, turned_in_comfy
+from .families import FAMILIES
 from .file_kind import Exported, FileKind
-from .kinds import JOINT_WIDTHS, WIDTHS, Found, cross_width, joint_width, recognise
+from .kinds import JOINT_WIDTHS, WIDTHS, Found, cross_width, joint_width, read_by_diffusers, recognise
+from .readers import READERS, answer
 from .scales import adapter_config
 
 if TYPE_CHECKING:
@@ -90,8 +91,10 @@ def _facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
     }
     rank = ranks.pop() if len(ranks) == 1 else sorted(ranks)
     alpha = alphas.pop() if len(alphas) == 1 else sorted(alphas, key=str)
+    folded = alpha is not None
     if alpha is None and found.style == "diffusers":
         alpha = _adapter_alpha(file, header) or rank
+        folded = alpha == rank
     return {
         "format": found.spelling,
         "backbone": found.family,
@@ -99,7 +102,7 @@ def _facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
         "rank": rank,
         "alpha": alpha,
         "targets": {component: len(layers) for component, layers in found.components.items()},
-        "loads_in": loads_in(header, found),
+        "loads_in": loads_in(found, folded=folded or found.style == "kohya"),
     }
 
 
@@ -116,32 +119,22 @@ def _family(header: Header, found: Found) -> str:
     return label if width is None else WIDTHS.get(width, f"{base}, text width {width}")
 
 
-def loads_in(header: Header, found: Found) -> dict[str, str]:
-    """What each tool does with the file."""
+def loads_in(found: Found, *, folded: bool = True) -> dict[str, str]:
+    """What each tool does with the file; `folded` as in `readers.answer`."""
+    others = {reader.tool: answer(reader, found, folded=folded) for reader in READERS}
+    return {"diffusers": _in_diffusers(found), **others}
+
+
+def _in_diffusers(found: Found) -> str:
     family = FAMILIES[found.family]
-    text = any(component.startswith("text_encoder") for component in found.components)
-    whole = "all of it" if not text else "all of it, text encoder included"
+    if not read_by_diffusers(found):
+        return "NOTHING: it passes over these keys with no more than a warning; `tuner export FILE --to diffusers`"
+    if not any(component.startswith("text_encoder") for component in found.components):
+        return "all of it"
+    if found.spelling == "kohya":
+        return "all of it, text encoder included"
     part = {"unet": "UNet"}.get(family.denoiser, family.denoiser)
-    alone = f"all of it by load_lora_weights; {family.denoiser}.load_lora_adapter takes the {part}'s part"
-    if not family.kohya_in_diffusers:
-        ignored = "NOTHING: it passes over these keys with no more than a warning; `tuner export FILE --to diffusers`"
-        kohya = found.style == "kohya"
-        comfy = whole if kohya or not _turned(header, found) else f"all of it, but {TURNED_IN_COMFY}"
-        return {"diffusers": ignored if kohya else alone if text else "all of it", "ComfyUI": comfy}
-    others = ("AUTOMATIC1111", "Forge", "ComfyUI", "InvokeAI")
-    if found.style == "kohya":
-        return dict.fromkeys(("diffusers", *others), whole)
-    note = "not these keys; take the file beside it with kohya's, or `tuner export FILE --to kohya`"
-    return {"diffusers": alone if text else "all of it", **dict.fromkeys(others, note)}
-
-
-def _turned(header: Header, found: Found) -> bool:
-    """Whether a file with diffusers' keys trains a layer that ComfyUI takes the wrong way round."""
-    return any(
-        turned_in_comfy(found.family, key.removeprefix("transformer."), header.tensors[factors.up].shape[0], width)
-        for key, factors in found.components.get("transformer", {}).items()
-        for width in header.tensors[factors.down].shape[1:]
-    )
+    return f"all of it by load_lora_weights; {family.denoiser}.load_lora_adapter takes the {part}'s part"
 
 
 def _adapter_alpha(file: Path, header: Header) -> float | int | None:
