@@ -42,7 +42,7 @@ def find_files(path: Path) -> list[Path]:
     if path.suffix.lower() in PICKLES:
         raise DataError(
             f"{path}: {path.suffix} files can run code when they are loaded, so they are refused",
-            "ask its maker for a .safetensors file; a hypernetwork of A1111 is made one by `tuner import FILE`",
+            "ask its maker for a .safetensors file; `tuner import FILE` makes one of an adapter, and runs nothing",
         )
     if path.is_file():
         return [path]
