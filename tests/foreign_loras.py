@@ -74,7 +74,8 @@ def _named(spelling: str, family: str, updates: Sequence[Update]) -> Iterable[tu
             "peft": (f"base_model.model.{layer}", a_b),
             "attention processors": (old, ("_lora.down.weight", "_lora.up.weight")),
         }  # fmt: skip
-        yield *table[spelling], update
+        name, endings = table[spelling]
+        yield name, endings, update
 
 
 def _ldm(layer: str) -> str:

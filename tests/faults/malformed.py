@@ -179,6 +179,7 @@ ENTRIES: Mapping[str, Callable[[dict[str, Any], random.Random], None]] = {
     "a path for a name": _renamed(lambda name: f"../../{name}"),
     "somebody else's name": _renamed(lambda name: f"double_blocks.0.{name}"),
     "metadata that is a list": _said([1]),
+    "metadata with half a pair": _said({"modelspec.title": "a\ud800"}),
     "metadata of numbers": _said({"a": 1}),
     "metadata of tables": _said({"a": {"b": "c"}}),
 }  # fmt: skip

@@ -10,15 +10,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import foreign_loras
+import malformed
 import pytest
 import torch
 from malformed import Case, odd_places, safetensors_cases
 from malformed_pickles import pickle_cases
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tuner import toybox
+from tuner.cli import call
 from tuner.draws import Draws
 from tuner.errors import TunerError
+from tuner.formats.container import pack
 from tuner.formats.convert import convert
 from tuner.formats.find import find_file, find_files
 from tuner.formats.fusing import Update
@@ -27,6 +30,8 @@ from tuner.formats.inspect import inspect_file
 from tuner.formats.load import load_adapter
 from tuner.formats.start import start_file, start_problems
 
+KINDS = len(malformed.HEADERS) + len(malformed.ENTRIES) + len(malformed.TENSORS) + len(malformed.CONTENTS)
+"""Ways in which a safetensors file is broken here."""
 SECONDS = 5.0
 """Of one file, through every reader."""
 MEGABYTES = 400
@@ -143,15 +148,15 @@ def everything(pipe, sources, folder: Path, safetensors: int, pickles: int) -> t
 def test_broken_files_are_refused_by_name(pipe, sources, tmp_path, monkeypatch):
     """One of each way to be broken, and every call that a pickle could make."""
     monkeypatch.chdir(tmp_path)
-    first, second = everything(pipe, sources, tmp_path, 73, 130)
-    assert (first.total(), second.total()) == (73, 130)
+    first, second = everything(pipe, sources, tmp_path, KINDS, 130)
+    assert (first.total(), second.total()) == (KINDS, 130)
 
 
 @pytest.mark.slow
 def test_a_thousand_broken_files_are_refused_by_name(pipe, sources, tmp_path, monkeypatch):
     """Every way to be broken in every tool's spelling; `docs/proofs/malformed_files.txt` keeps the counts."""
     monkeypatch.chdir(tmp_path)
-    first, second = everything(pipe, sources, tmp_path, 73 * len(sources), 300)
+    first, second = everything(pipe, sources, tmp_path, KINDS * len(sources), 300)
     assert first.total() + second.total() >= 1200
     if path := os.environ.get("MALFORMED_PROOF"):
         lines = [f"{count:5} {name}" for counts in (first, second) for name, count in sorted(counts.items())]
@@ -172,3 +177,16 @@ def test_the_good_ones_are_taken(pipe, sources):
         if name.startswith("sd15") and "comfyui" not in name and "original" not in name:
             load_adapter(pipe, path, name="good")
             pipe.delete_adapters("good")
+
+
+def test_a_terminal_obeys_nothing_of_a_file(sources, tmp_path, capsys):
+    """A title may hold what clears a screen or names a window."""
+    path = tmp_path / "x.safetensors"
+    good = sources["sd15_kohya"]
+    path.write_bytes(
+        pack(load_file(good), {"modelspec.title": "a\x1b[2Jb", "modelspec.trigger_phrase": "\x1b]0;c\x07"})
+    )
+    assert call(["inspect", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "a?[2Jb" in said
+    assert not set(said) & {"\x1b", "\x07"}

@@ -13,9 +13,12 @@ from tuner import toybox
 from tuner.backbones.sd15 import SD15
 from tuner.formats.about import About
 from tuner.formats.fusing import Update
+from tuner.formats.inspect import inspect_file
 from tuner.formats.load import put_in
+from tuner.formats.load_lora import lora_layers
 from tuner.formats.loaders import quiet_loaders
 from tuner.formats.lora import pairs
+from tuner.formats.shadow import strip_adapters
 from tuner.formats.start import read_start
 
 PROMPT = "a photo of a dog"
@@ -88,6 +91,33 @@ def test_each_tools_file_loads_and_comes_off(case, tmp_path):
         assert float((predict(pipe) - want).abs().max()) <= TOLERANCE, spelling
         take_off()
         assert torch.equal(predict(pipe), plain), spelling
+
+
+def test_diffusers_own_loader_takes_none_of_them(case, tmp_path):
+    """As `inspect` says: it refuses the keys, or passes over them."""
+    from safetensors.torch import load_file
+
+    family, lora, pipe = case
+    updates = [Update(p.component, p.layer, p.down, p.up) for p in pairs(lora.state) if p.component != "text_encoder"]
+    alone = [u for u in updates if not u.component.startswith("text_encoder")]
+    beyond = ("comfyui", "original") if family == "sd15" else ()
+    for spelling in SPELLINGS[family]:
+        if spelling == "diffusers" or spelling in beyond:
+            continue
+        file = foreign_loras.write(tmp_path / spelling / "x.safetensors", spelling, family, alone)
+        said = inspect_file(file)["loads_in"]["diffusers"]
+        try:
+            with quiet_loaders():
+                pipe.load_lora_weights(load_file(file), adapter_name="x")
+            taken = bool(lora_layers(_denoiser(pipe), "x"))
+        except (ValueError, KeyError, RuntimeError, TypeError, AttributeError):
+            taken = False
+        assert said.startswith("all" if taken else "NOTHING"), spelling
+        strip_adapters(_denoiser(pipe))
+
+
+def _denoiser(pipe):
+    return pipe.transformer if hasattr(pipe, "transformer") else pipe.unet
 
 
 def test_a_run_begins_with_each_tools_file(case, tmp_path):

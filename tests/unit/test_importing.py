@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import foreign_loras
 import pytest
@@ -22,7 +23,7 @@ LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 VECTORS = torch.arange(2 * 768.0).reshape(2, 768) / 1000
 
 
-def saved(path: Path, tree: object, **how: object) -> Path:
+def saved(path: Path, tree: object, **how: Any) -> Path:
     torch.save(tree, path, **how)
     return path
 

@@ -78,6 +78,10 @@ def read_header(path: Path) -> Header:
     metadata = tree.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise DataError(f"{path}: its metadata is not a table of texts")
+    try:
+        "".join([*tree, *metadata, *metadata.values()]).encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can spell half of a pair, which no text can hold
+        raise DataError(f"{path}: its header is not valid JSON: half a pair of surrogates", _AGAIN) from error
     if len(tree) > MAX_TENSORS:
         raise DataError(f"{path}: lists {len(tree):,} tensors; at most {MAX_TENSORS:,} are read")
     tensors = {name: _entry(path, name, value, 8 + length) for name, value in tree.items()}

@@ -70,7 +70,7 @@ def import_file(path: Path, out: Path | None) -> Imported:
     return _written(path, tensors, metadata, out)
 
 
-def _named(path: Path, tree: object) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _named(path: Path, tree: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by name, and what a file says of them. Raises: DataError."""
     if isinstance(tree, list | tuple):
         raise DataError(f"{path}: holds a list without names, as the first LoRA trainers wrote", READS)

@@ -128,7 +128,7 @@ def loads_in(found: Found, *, folded: bool = True) -> dict[str, str]:
 def _in_diffusers(found: Found) -> str:
     family = FAMILIES[found.family]
     if not read_by_diffusers(found):
-        return "NOTHING: it passes over these keys with no more than a warning; `tuner export FILE --to diffusers`"
+        return "NOTHING: load_lora_weights knows none of these keys; `tuner export FILE --to diffusers`"
     if not any(component.startswith("text_encoder") for component in found.components):
         return "all of it"
     if found.spelling == "kohya":
