@@ -84,6 +84,12 @@ def _claims(size: int) -> bytes:
     return bytes(data)
 
 
+def _folded() -> bytes:
+    """A table whose key is a pair of a pair of a pair ... of itself: to look it up takes 2 to the 60 steps."""
+    body = b"\x80\x02}K\x01]K\x01K\x01\x86q\x00a" + b"h\x00h\x00\x86q\x00a" * 60 + b"sh\x00K\x01s."
+    return _zipped(body, byteorder=b"little")
+
+
 FIXED: Mapping[str, Callable[[], bytes]] = {
     "nothing": lambda: b"",
     "a dot": lambda: b".",
@@ -100,6 +106,7 @@ FIXED: Mapping[str, Callable[[], bytes]] = {
     "an extension": lambda: b"\x80\x02\x82\x01.",
     "a persistent id": lambda: b"\x80\x02X\x01\x00\x00\x00aQ.",
     "a zip bomb": _bomb,
+    "a key of 2 to the 60 values": _folded,
     "a zip that claims 3 GB": lambda: _claims(3 * 2**30),
     "a zip without a pickle": lambda: _zipped(b""),
     "a zip with another zip": lambda: _zipped(_zipped(b"\x80\x02}.")),

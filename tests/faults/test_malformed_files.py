@@ -170,6 +170,18 @@ def test_what_is_no_file_is_refused_by_name(pipe, sources, tmp_path):
         check(case, pipe, out)
 
 
+@pytest.mark.parametrize("name", ["pipe", "loop", "dangling", "dir"])
+def test_a_folder_that_holds_such_a_thing_is_refused_by_name(pipe, sources, tmp_path, name):
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "adapter").mkdir()
+    case = next(case for case in odd_places(tmp_path / "odd", next(iter(sources.values()))) if case.name == name)
+    held = tmp_path / "adapter" / "x.safetensors"
+    case.path.rename(held)
+    for step in (inspect_file, find_files, lambda path: load_adapter(pipe, path, name="broken")):
+        with pytest.raises(TunerError, match=str(held)):
+            step(tmp_path / "adapter")
+
+
 def test_the_good_ones_are_taken(pipe, sources):
     """What the broken ones are made of is not refused itself."""
     for name, path in sources.items():

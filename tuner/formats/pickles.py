@@ -8,6 +8,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from .pickle_weight import MOST, heaviest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +54,8 @@ def read_pickle(path: Path) -> Any:
 def _first_line(error: Exception) -> str:
     """What is wrong, without torch's advice and colours."""
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(("Weights only load failed", "(1)", "(2)"))]
+    advice = ("Weights only load failed", "(1)", "(2)", "Please file an issue", "Check the documentation")
+    told = [line for line in lines if line and not line.startswith(advice)]
     text = told[0] if told else type(error).__name__
     return "".join(letter for letter in text if letter.isprintable())[:200]
 
@@ -70,6 +72,8 @@ def _check_size(path: Path) -> None:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
                 raise DataError(f"{path}: is compressed, which torch never does", _HINT)
             size = max(size, sum(entry.file_size for entry in entries))
+        if size <= MAX_BYTES and heaviest(path) > MOST:
+            raise DataError(f"{path}: holds values within values that unfold to more than {MOST:,}", _HINT)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
