@@ -141,7 +141,7 @@ def _verify_numbers(
     from ..formats.whole_model import configs, stored
 
     original = ORIGINALS[model.backbone.key]
-    components = {name: stored(model, name) for name in original.needs} | changed
+    components = {**{name: stored(model, name) for name in original.needs}, **changed}
     with safe_open(path, framework="pt", device="cpu") as opened:
         there = set(opened.keys())
         for name, parts in original.pieces(components, configs(model)).items():

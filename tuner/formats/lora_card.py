@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .card import base_lines, cell, code, example, introduced, put_card
 from .card_code import as_trained, call, left_out, scheduler_line
-from .families import FAMILIES, TURNED_IN_COMFY, turned_in_comfy
+from .families import FAMILIES
 from .lora_kind import DIVIDES_BY_BASE, NEARLY
 
 if TYPE_CHECKING:
@@ -135,7 +135,6 @@ def _use_elsewhere(about: About, layers: Sequence[Pair]) -> str:
     if dora:
         return _use_dora_elsewhere(about, cell(named), dora)
     if not FAMILIES[about.family].kohya_in_diffusers:
-        turned = any(turned_in_comfy(about.family, p.layer, p.up.shape[0], p.down.shape[1]) for p in layers)
         return f"""## Which file for which tool
 
 | tool | file |
@@ -145,7 +144,7 @@ def _use_elsewhere(about: About, layers: Sequence[Pair]) -> str:
 
 Both files are equal, byte for byte. When they were saved, each was loaded into diffusers and compared with the trained
 model. A tool that wants kohya's keys takes what `tuner export FILE --to kohya` writes of it; diffusers would
-pass over that one.{f" ComfyUI takes all of this file but {TURNED_IN_COMFY}." if turned else ""}"""
+pass over that one."""
     return f"""## Which file for which tool
 
 | tool | file |

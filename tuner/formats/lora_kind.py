@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .container import read_header
-from .families import FAMILIES, TURNED_IN_COMFY
+from .families import FAMILIES
 from .file_kind import Exported, FileKind
 from .fusing import PEFT_NORMS
-from .kinds import JOINT_WIDTHS, WIDTHS, Found, axis_of, cross_width, joint_width, recognise
+from .kinds import JOINT_WIDTHS, WIDTHS, Found, axis_of, cross_width, joint_width, read_by_diffusers, recognise
+from .readers import READERS, answer
 from .scales import adapter_config, number_of
-from .tool_keys import TOOLS, keys_for, turned
+from .tool_keys import TOOLS, keys_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -85,8 +86,7 @@ class LoRAKind(FileKind):
 
         keys = to
         if to in TOOLS:
-            header = read_header(file)
-            keys = keys_for(to, file, header, recognise(file, header))
+            keys = keys_for(to, file, recognise(file, read_header(file)))
         made = convert(file, keys, out)  # type: ignore[arg-type]
         warnings = []
         if keys == "kohya" and not made.family.kohya_in_diffusers:
@@ -119,8 +119,10 @@ def _facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
     one_alpha = len(alphas) == 1
     rank = ranks.pop() if len(ranks) == 1 else sorted(ranks)
     alpha = alphas.pop() if len(alphas) == 1 else sorted(alphas, key=str)
+    folded = alpha is not None
     if alpha is None and found.style == "diffusers":
         alpha = _adapter_alpha(file, header) or rank
+        folded = alpha == rank
     return {
         "format": found.spelling,
         "backbone": found.family,
@@ -129,7 +131,7 @@ def _facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
         "alpha": alpha,
         "targets": {component: len(layers) for component, layers in found.components.items()},
         **_dora_facts(axes),
-        "loads_in": loads_in(header, found, axes, one_alpha=one_alpha),
+        "loads_in": loads_in(header, found, axes, one_alpha=one_alpha, folded=folded or found.style == "kohya"),
     }
 
 
@@ -151,15 +153,22 @@ def _family(header: Header, found: Found) -> str:
 
 
 def loads_in(
-    header: Header, found: Found, axes: Collection[Axis | None] = (), *, one_alpha: bool = True
+    header: Header,
+    found: Found,
+    axes: Collection[Axis | None] = (),
+    *,
+    one_alpha: bool = True,
+    folded: bool = True,
 ) -> dict[str, str]:
     """What each tool does with the file.
 
     Args:
         axes: of what a DoRA's norms are; none where it is none.
         one_alpha: whether all layers have the same.
+        folded: as in `readers.answer`.
     """
-    plain = _loads_plain(header, found)
+    others = {reader.tool: answer(reader, found, folded=folded) for reader in READERS}
+    plain = {"diffusers": _in_diffusers(found), **others}
     if axes:
         peft = any(PEFT_NORMS in key for key in header.tensors)
         bare = any(key.startswith("text_encoder") and key.endswith(PEFT_NORMS) for key in header.tensors)
@@ -184,7 +193,7 @@ def dora_loads_in(
     for tool, what in plain.items():
         if tool == "diffusers":
             told[tool] = (BARE if bare else what) if peft else DROPPED
-        elif what.startswith("not these keys"):
+        elif what.startswith("not"):
             told[tool] = what
         elif peft:
             told[tool] = "NOT its norms, whose name it does not know; take the file beside it"
@@ -197,23 +206,16 @@ def dora_loads_in(
     return told
 
 
-def _loads_plain(header: Header, found: Found) -> dict[str, str]:
-    """Of a LoRA whose layers have one alpha."""
+def _in_diffusers(found: Found) -> str:
     family = FAMILIES[found.family]
-    text = any(component.startswith("text_encoder") for component in found.components)
-    whole = "all of it" if not text else "all of it, text encoder included"
+    if not read_by_diffusers(found):
+        return "NOTHING: load_lora_weights knows none of these keys; `tuner export FILE --to diffusers`"
+    if not any(component.startswith("text_encoder") for component in found.components):
+        return "all of it"
+    if found.spelling == "kohya":
+        return "all of it, text encoder included"
     part = {"unet": "UNet"}.get(family.denoiser, family.denoiser)
-    alone = f"all of it by load_lora_weights; {family.denoiser}.load_lora_adapter takes the {part}'s part"
-    if not family.kohya_in_diffusers:
-        ignored = "NOTHING: it passes over these keys with no more than a warning; `tuner export FILE --to diffusers`"
-        kohya = found.style == "kohya"
-        comfy = whole if kohya or not turned(header, found) else f"all of it, but {TURNED_IN_COMFY}"
-        return {"diffusers": ignored if kohya else alone if text else "all of it", "ComfyUI": comfy}
-    others = ("AUTOMATIC1111", "Forge", "ComfyUI", "InvokeAI")
-    if found.style == "kohya":
-        return dict.fromkeys(("diffusers", *others), whole)
-    note = "not these keys; take the file beside it with kohya's, or `tuner export FILE --to kohya`"
-    return {"diffusers": alone if text else "all of it", **dict.fromkeys(others, note)}
+    return f"all of it by load_lora_weights; {family.denoiser}.load_lora_adapter takes the {part}'s part"
 
 
 def _adapter_alpha(file: Path, header: Header) -> float | int | None:

@@ -148,14 +148,19 @@ SPELLINGS: tuple[Spelling, ...] = (
             (r"text_encoders\.clip_g\.transformer\.(.+)", lambda match: f"lora_te2_{flat(match[1])}"),
         ),
     ),
-    Spelling("original", "the original code's keys", r"(joint_blocks|input_blocks|output_blocks|middle_block)\.", _original("")),
+    Spelling(
+        "original",
+        "the original code's keys",
+        r"(joint_blocks|input_blocks|output_blocks|middle_block)\.",
+        _original(""),
+    ),
     Spelling(
         "attention processors",
         "the keys of diffusers' first LoRAs",
         rf"{_UNET}\..*\.processor\.to_\w+_lora\.",
         ((rf"({_UNET}.*)", lambda match: f"unet.{match[1]}"),),
     ),
-)  # fmt: skip
+)
 """Those that are read beside diffusers' and kohya's own."""
 
 _ENDINGS = re.compile(
@@ -185,6 +190,12 @@ def respelled(file: Path, keys: Iterable[str], spelling: Spelling) -> Mapping[st
             raise DataError(f"{file}: holds one layer twice, as {found[name][:80]!r} and {key[:80]!r}")
         found[name] = key
     return found
+
+
+def without_ending(key: str) -> str:
+    """The layer's name in a tensor's."""
+    ending = _ENDINGS.search(key)
+    return key if ending is None else key[: ending.start()]
 
 
 def _respell(key: str, spelling: Spelling) -> str:
