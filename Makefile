@@ -22,3 +22,4 @@ schema:          ## rewrite the pages of docs/ that are made from the types
 	$(PY) -m tuner schema > docs/recipe.schema.json
 	$(PY) docs/recipe_page.py > docs/recipe.md
 	$(PY) docs/combinations_page.py > docs/combinations.md
+	$(PY) docs/formats_page.py > docs/formats.md

@@ -70,7 +70,7 @@ def _lora(file: Path, facts: Mapping[str, Any]) -> list[Row]:
     return [
         (tool, file.name, what.format(stem=file.stem))
         for tool, what in LORA_PLACES.items()
-        if tool in facts["loads_in"]
+        if facts["loads_in"].get(tool, "").startswith("all")
     ]
 
 

@@ -176,16 +176,6 @@ def test_verifying_finds_a_wrong_file(cases, tmp_path):
 # ---- load_adapter and inspect
 
 
-def test_what_comfyui_would_take_the_wrong_way_round_is_said(cases, tmp_path):
-    """It turns the halves of `norm_out` when it reads diffusers' keys, but not those of the last block's norm."""
-    for case, said in (("every linear layer", True), ("transformer", False)):
-        folder = cases(case).folder
-        assert ("other way round" in inspect_file(folder)["loads_in"]["ComfyUI"]) is said
-        assert ("other way round" in (folder / "README.md").read_text("utf-8")) is said
-    file = convert(cases("every linear layer").folder, "kohya", tmp_path / "k.safetensors").file
-    assert inspect_file(file)["loads_in"]["ComfyUI"] == "all of it"
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_load_adapter_takes_ours_and_kohyas(cases, sd35_folder, tmp_path, case):
     trained = cases(case)

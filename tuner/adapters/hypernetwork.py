@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..backbones import Backbone, DiffusionModel
+    from ..backbones.activations import Beside
     from ..backbones.base import Layout
     from ..draws import Draws
     from ..formats.about import About
@@ -108,16 +109,16 @@ class Hypernetwork(Adapter, name="hypernetwork"):
             for size, layers in self._by_size(backbone, widths).items()
         ]
 
-    def keeps(self, backbone: Backbone, layout: Layout, itemsize: int) -> Mapping[str, float]:
+    def kept_beside(self, backbone: Backbone, layout: Layout, itemsize: int) -> Beside:
         denoiser = next(name for name in layout.linears if name not in backbone.text_components)
         widths = {layer: inner for layer, (inner, _) in layout.linears[denoiser].items()}
-        kept: dict[str, float] = {}
+        kept: dict[str, tuple[float, float]] = {}
         for size, layers in self._by_size(backbone, widths).items():
             taken, inner = self.structure.kept(size, itemsize)
             for layer in layers:
                 # in 32 bit nothing is cast, and both networks keep the same tensor
                 shared = itemsize == 4 and layer.endswith("v_proj" if "_proj" in layer else "to_v")
-                kept[layer] = inner + (0.0 if shared else taken)
+                kept[layer] = ((inner + (0.0 if shared else taken)) / size, 0.0)
         return kept
 
     def _by_size(self, backbone: Backbone, widths: Mapping[str, int]) -> dict[int, list[str]]:

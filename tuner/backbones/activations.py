@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
-NOTHING: Mapping[str, float] = MappingProxyType({})
+Beside = Mapping[str, tuple[float, float]]
+"""By layer, linear or convolution, the bytes of each value that goes in and of each that comes out."""
+
 STREAMS = {name: name[:2] for name in ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj")}
 """Layers that read the same tensor, within one attention."""
 
@@ -29,8 +32,8 @@ class Activations(ABC):
         itemsize: int,
         layers: Collection[str] | None,
         *,
-        besides: Mapping[str, float] = NOTHING,
         checkpointing: bool = False,
+        beside: Beside = MappingProxyType({}),
     ) -> float:
         """The most that a training step holds at a time, without weights, their gradients and the optimizer's state.
 
@@ -39,8 +42,8 @@ class Activations(ABC):
             itemsize: 2 in 16 bit, 4 in 32 bit.
             layers: linear layers of the denoiser that train, whole or by an adapter, each of which keeps its input;
                 None where all weights do.
-            besides: by linear layer, bytes that are kept for each token that it takes, beside these inputs.
             checkpointing: whether a block's activations are computed again in the backward pass.
+            beside: what layers keep beside that input.
         """
 
     @abstractmethod

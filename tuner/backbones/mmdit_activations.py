@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import mul
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from .activations import NOTHING, Activations, distinct_inputs
+from .activations import Activations, Beside, distinct_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -60,17 +62,19 @@ class MMDiTActivations(Activations):
         itemsize: int,
         layers: Collection[str] | None,
         *,
-        besides: Mapping[str, float] = NOTHING,
         checkpointing: bool = False,
+        beside: Beside = MappingProxyType({}),
     ) -> float:
         image = area / self.cell_px**2
         saved = [self._frozen(index, image, itemsize, layers) for index in range(self.depth)]
-        trained = distinct_inputs(self.linears if layers is None else layers, itemsize)
-        kept_a_token = [*((name, self.linears[name][0] * itemsize) for name in trained), *besides.items()]
-        for name, size in kept_a_token:
+        for name in distinct_inputs(self.linears if layers is None else layers, itemsize):
             block = _block(name)
             if block is not None:
-                saved[block] += self._tokens(name, image) * size
+                saved[block] += self._tokens(name, image) * self.linears[name][0] * itemsize
+        for name, each in beside.items():
+            block = _block(name)
+            if block is not None:
+                saved[block] += self._tokens(name, image) * sum(map(mul, each, self.linears[name]))
         if not checkpointing:
             return image * self.width * AROUND[itemsize] + sum(saved)
         kept = (image + self.text_tokens) * self.width * itemsize

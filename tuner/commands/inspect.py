@@ -53,9 +53,14 @@ def show(facts: dict[str, Any]) -> None:
     """Print what is known of one file."""
     rows = [(label, said(key, facts[key])) for key, label in LABELS.items() if facts.get(key) not in (None, {}, [])]
     rows += [("loads in" if number == 0 else "", text) for number, text in enumerate(tools(facts["loads_in"]))]
-    typer.echo(columns(rows))
+    typer.echo(columns([(label, printable(text)) for label, text in rows]))
     if facts.get("recipe"):
         typer.echo("\nIt carries the recipe that made it; `--json` shows it.\n")
+
+
+def printable(text: str) -> str:
+    """A stranger's text without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def said(key: str, value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -63,7 +64,10 @@ def read_header(path: Path) -> Header:
     Raises: DataError naming the file and what is wrong with it.
     """
     try:
-        size = path.stat().st_size
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe would be to wait for ever
+            raise DataError(f"{path}: cannot be read: it is no plain file")
+        size = found.st_size
         with path.open("rb") as file:
             head = file.read(8)
             length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
@@ -74,10 +78,16 @@ def read_header(path: Path) -> Header:
             text = file.read(length)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a path that can be none
+        raise DataError(f"{path}: cannot be read: {error}") from error
     tree = _parse(path, text)
     metadata = tree.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise DataError(f"{path}: its metadata is not a table of texts")
+    try:
+        "".join([*tree, *metadata, *metadata.values()]).encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can spell half of a pair, which no text can hold
+        raise DataError(f"{path}: its header is not valid JSON: half a pair of surrogates", _AGAIN) from error
     if len(tree) > MAX_TENSORS:
         raise DataError(f"{path}: lists {len(tree):,} tensors; at most {MAX_TENSORS:,} are read")
     tensors = {name: _entry(path, name, value, 8 + length) for name, value in tree.items()}

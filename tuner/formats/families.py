@@ -79,14 +79,3 @@ FAMILIES: Mapping[str, Family] = {
     ),
 }
 """By backbone."""
-
-TURNED_IN_COMFY = (
-    "the text's last adaptive norm, whose two halves it takes the other way round; it reads the file of "
-    "`tuner export FILE --to kohya` rightly"
-)
-"""What is wrong with such a layer there, as read in the source of ComfyUI's `mmdit_to_diffusers`."""
-
-
-def turned_in_comfy(family: str, layer: str, rows: int, columns: int) -> bool:
-    """Whether ComfyUI applies the update of this layer, under diffusers' name, the wrong way round."""
-    return layer != "norm_out.linear" and FAMILIES[family].names.swaps(layer, rows, columns)

@@ -42,12 +42,16 @@ def find_files(path: Path) -> list[Path]:
     if path.suffix.lower() in PICKLES:
         raise DataError(
             f"{path}: {path.suffix} files can run code when they are loaded, so they are refused",
-            "ask its maker for a .safetensors file; a hypernetwork of A1111 is made one by `tuner import FILE`",
+            "ask its maker for a .safetensors file; `tuner import FILE` makes one of an adapter, and runs nothing",
         )
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"{path}: no such file or folder")
+    try:
+        if path.is_file():
+            return [path]
+        folder, there = path.is_dir(), path.exists()
+    except (OSError, ValueError) as error:  # a name that the system takes for none
+        raise DataError(f"{path}: cannot be looked at: {error}") from error
+    if not folder:
+        raise DataError(f"{path}: is no plain file" if there else f"{path}: no such file or folder")
     for place in (path, path / "adapter"):
         if found := _in_folder(place):
             return found

@@ -150,10 +150,15 @@ def import_pt(path: Path, out: Path) -> Written:
 
     Raises: DataError where the file is no hypernetwork that can be used; UsageError where `out` is there; StorageError.
     """
+    _require_free(out)
+    return import_tree(path, read_pickle(path), out)
+
+
+def import_tree(path: Path, tree: object, out: Path) -> Written:
+    """As `import_pt`, of what was read already."""
     import torch
 
-    _require_free(out)
-    read = _read(path)
+    read = _parsed(path, tree)
     tensors = {f"{PREFIX}{name}": value for name, value in read.weights.items()}
     atomic.write(out, pack(tensors, read.found.structure, read.found.init, read.found.family, read.told))
     back = read_weights(out)
@@ -179,9 +184,18 @@ class _Read:
     warnings: list[str]
 
 
+def is_hypernetwork(tree: object) -> bool:
+    """Whether what a pickle holds is meant as a hypernetwork: a table of networks by width."""
+    return isinstance(tree, dict) and any(type(key) is int for key in tree)
+
+
 def _read(path: Path) -> _Read:
     """What a `.pt` holds. Raises: DataError."""
-    tree = read_pickle(path)
+    return _parsed(path, read_pickle(path))
+
+
+def _parsed(path: Path, tree: object) -> _Read:
+    """Raises: DataError."""
     if not isinstance(tree, dict) or not any(type(key) is int for key in tree):
         raise DataError(
             f"{path}: is no hypernetwork: it has no table of networks by width",

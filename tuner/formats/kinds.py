@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from ..errors import DataError
 from .families import FAMILIES
+from .spellings import respelled, spelling_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from .container import Header
+    from .fusing import Axis
 
 Style = Literal["diffusers", "kohya"]
 
@@ -25,6 +27,8 @@ class Factors:
     down: str
     up: str
     alpha: str | None = None
+    magnitude: str | None = None
+    """Norms of a DoRA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +36,16 @@ class Found:
     """A LoRA for a family that tuner knows."""
 
     style: Style
+    """Whose names the layers have here."""
     family: str
     """The backbone's name."""
     components: Mapping[str, Mapping[str, Factors]]
-    """By diffusers' component name, then by the layer's key in the file."""
+    """By diffusers' component name, then by the layer's name."""
+    spelling: str
+    """Whose names they have in the file: the style's, or that of one of `SPELLINGS`."""
 
 
-KNOWN = "LoRA files for Stable Diffusion 1.5, 3.5 and 3 with diffusers' or kohya's keys are read"
+KNOWN = "LoRA files for Stable Diffusion 1.5, 3.5 and 3 are read with the keys of the tools that docs/formats.md lists"
 """What to say to a file that is none of them."""
 WIDTHS: Mapping[int, str] = {
     768: "Stable Diffusion 1",
@@ -56,24 +63,29 @@ JOINT_WIDTHS: Mapping[int, str] = {
 _BLOCKS = "down_blocks|up_blocks|mid_block|transformer_blocks"
 OTHERS: tuple[tuple[str, str], ...] = (
     (r"(^|\.)(lokr_|hada_)", "a LoKr or LoHa; diffusers has no loader for it here"),
-    (r"dora_scale|lora_magnitude_vector", "a DoRA, whose magnitudes diffusers drops without a word"),
     (r"lora_mid\.weight", "a convolution LoRA with a middle factor, which diffusers drops"),
-    (r"^lora_te3_|^text_encoder_3\.", "trained on T5, too, whose layers diffusers passes over"),
-    (r"^lora_transformer_", "a LoRA with OneTrainer's own keys; let OneTrainer save it for diffusers or kohya"),
-    (r"single_transformer_blocks|^lora_unet_(double|single)_blocks", "for a transformer base such as FLUX"),
+    (r"^lora_te3_|^text_encoder_3\.|^text_encoders\.t5", "trained on T5, too, whose layers diffusers passes over"),
+    (r"^bundle_emb\.", "a LoRA with a new word in the same file, which OneTrainer bundles; let it save them apart"),
+    (r"\.diff(_b)?$", "a LoRA beside whole weights or biases (ComfyUI's `diff`), which diffusers has no place for"),
+    (
+        r"single_transformer_blocks|^(lora_unet_|diffusion_model\.)(double|single)_blocks",
+        "for a transformer base such as FLUX",
+    ),
     (r"^(string_to_param|emb_params|clip_l|clip_g|t5xxl)$", "a textual inversion embedding, not a LoRA"),
     (r"^(model\.diffusion_model|first_stage_model|cond_stage_model)\.", "a whole checkpoint, not a LoRA"),
     (rf"^({_BLOCKS})\..*lora", "a LoRA that does not say which model its layers are of"),
     (rf"^({_BLOCKS}|encoder\.down)\.", "the weights of a whole model, not a LoRA"),
-    (r"^lycoris_", "a LyCORIS file with its own names"),
 )
 """What a key says about a file that is no LoRA for a family that tuner knows."""
 
 _DIFFUSERS = re.compile(
-    r"(unet|transformer|text_encoder|text_encoder_2)\.(.+?)(?:\.lora_(A|B)|(?:\.lora|\.lora_linear_layer|_lora)\.(down|up))\.weight"
+    r"(unet|transformer|text_encoder|text_encoder_2)\.(.+?)"
+    r"(?:\.lora_(A|B)\.weight|(?:\.lora|\.lora_linear_layer|_lora)\.(down|up)\.weight|\.(alpha)"
+    r"|\.(lora_magnitude_vector|dora_scale)(?:\.weight)?)"
 )
-"""peft's names, and those that diffusers wrote before it used peft."""
-_KOHYA = re.compile(r"(lora_(unet|te|te1|te2)_[A-Za-z0-9_]+)\.(lora_down\.weight|lora_up\.weight|alpha)")
+"""peft's names, those that diffusers wrote before it used peft, an alpha that other tools keep beside them, and the
+norms of a DoRA as peft or as ComfyUI has them."""
+_KOHYA = re.compile(r"(lora_(unet|te|te1|te2)_[A-Za-z0-9_]+)\.(lora_down\.weight|lora_up\.weight|alpha|dora_scale)")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
@@ -85,16 +97,20 @@ def recognise(path: Path, header: Header) -> Found:
     """
     if not header.tensors:
         raise DataError(f"{path}: holds no tensors, so it would change nothing")
-    for key in header.tensors:
+    spelling = spelling_of(header.tensors)
+    own = respelled(path, header.tensors, spelling) if spelling else {key: key for key in header.tensors}
+    for name, key in own.items():
         for pattern, what in OTHERS:
-            if re.search(pattern, key):
+            if re.search(pattern, name):
                 raise DataError(f"{path}: is {what} (key {key[:80]!r})", KNOWN)
-    diffusers = [match for key in header.tensors if (match := _DIFFUSERS.fullmatch(key))]
-    kohya = [match for key in header.tensors if (match := _KOHYA.fullmatch(key))]
-    if len(header.tensors) not in (len(diffusers), len(kohya)):
-        _refuse_strange(path, header)
+    diffusers = [match for name in own if (match := _DIFFUSERS.fullmatch(name)) and (spelling or not match[5])]
+    kohya = [match for name in own if (match := _KOHYA.fullmatch(name))]
+    if len(own) not in (len(diffusers), len(kohya)):
+        _refuse_strange(path, own)
     family = _family(path, header, [*diffusers, *kohya])
     found = _diffusers(path, diffusers, family) if diffusers else _kohya(path, kohya, family)
+    if spelling:
+        found = _in_file(found, own, spelling.name)
     _check_names(path, found)
     for layers in found.components.values():
         for layer, factors in layers.items():
@@ -103,12 +119,29 @@ def recognise(path: Path, header: Header) -> Found:
     return found
 
 
-def _refuse_strange(path: Path, header: Header) -> NoReturn:
+def read_by_diffusers(found: Found) -> bool:
+    """Whether diffusers' own loader understands a file's keys as they are."""
+    return found.spelling == "diffusers" or (found.spelling == "kohya" and FAMILIES[found.family].kohya_in_diffusers)
+
+
+def _refuse_strange(path: Path, own: Mapping[str, str]) -> NoReturn:
     """Raises: DataError."""
-    known = {key for key in header.tensors if _DIFFUSERS.fullmatch(key) or _KOHYA.fullmatch(key)}
-    strange = next((key for key in header.tensors if key not in known), next(iter(header.tensors)))
-    what = "mixes keys of different formats" if known else "is no LoRA with diffusers' or kohya's keys"
+    known = {name for name in own if _DIFFUSERS.fullmatch(name) or _KOHYA.fullmatch(name)}
+    strange = next((key for name, key in own.items() if name not in known), next(iter(own.values())))
+    what = "mixes keys of different formats" if known else "is no LoRA with the keys of a tool that is known here"
     raise DataError(f"{path}: {what} (key {strange[:80]!r})", KNOWN)
+
+
+def _in_file(found: Found, own: Mapping[str, str], spelling: str) -> Found:
+    """With the tensors' names as they stand in the file."""
+    components = {
+        component: {
+            layer: replace(factors, **{side: own[name] for side, name in asdict(factors).items() if name})
+            for layer, factors in layers.items()
+        }
+        for component, layers in found.components.items()
+    }
+    return replace(found, components=components, spelling=spelling)
 
 
 def _family(path: Path, header: Header, matches: Sequence[re.Match[str]]) -> str:
@@ -140,18 +173,22 @@ def _diffusers(path: Path, matches: Sequence[re.Match[str]], family: str) -> Fou
     """Raises: DataError where a layer stands there twice."""
     components: dict[str, dict[str, dict[str, str]]] = {}
     for match in matches:
-        component, layer, side, old_side = match.groups()
+        component, layer, side, old_side, alpha, norms = match.groups()
         place = re.sub(r"\.processor\.(to_\w+)$", r".\1", layer)
         place = re.sub(r"\.to_out$", ".to_out.0", place) if component == "unet" else place
-        side = side or {"down": "A", "up": "B"}[old_side]
+        side = side or alpha or ("norms" if norms else {"down": "A", "up": "B"}[old_side])
         _put(path, components.setdefault(component, {}).setdefault(f"{component}.{place}", {}), side, match[0])
     return Found(
         "diffusers",
         family,
         {
-            component: {layer: Factors(sides.get("A", ""), sides.get("B", "")) for layer, sides in layers.items()}
+            component: {
+                layer: Factors(sides.get("A", ""), sides.get("B", ""), sides.get("alpha"), magnitude=sides.get("norms"))
+                for layer, sides in layers.items()
+            }
             for component, layers in components.items()
         },
+        "diffusers",
     )
 
 
@@ -174,11 +211,15 @@ def _kohya(path: Path, matches: Sequence[re.Match[str]], family: str) -> Found:
         family,
         {
             component: {
-                layer: Factors(parts.get("lora_down.weight", ""), parts.get("lora_up.weight", ""), parts.get("alpha"))
+                layer: Factors(
+                    *(parts.get(f"lora_{side}.weight", "") for side in ("down", "up")),
+                    *(parts.get(name) for name in ("alpha", "dora_scale")),
+                )
                 for layer, parts in layers.items()
             }
             for component, layers in components.items()
         },
+        "kohya",
     )
 
 
@@ -214,15 +255,31 @@ def _check(path: Path, header: Header, layer: str, factors: Factors) -> None:
     if not factors.down or not factors.up:
         raise DataError(f"{path}: {layer} has only one of its two factors")
     down, up = header.tensors[factors.down], header.tensors[factors.up]
-    if len(down.shape) != 2 or len(up.shape) != 2:
-        raise DataError(f"{path}: {layer} is a convolution's update, which is not supported here")
-    if down.shape[0] != up.shape[1] or 0 in (*down.shape, *up.shape):
+    odd = len(down.shape) not in (2, 4) or len(up.shape) != len(down.shape) or any(side != 1 for side in up.shape[2:])
+    if odd or down.shape[0] != up.shape[1] or 0 in (*down.shape, *up.shape):
         raise DataError(f"{path}: the factors of {layer} do not fit together: {list(down.shape)} and {list(up.shape)}")
-    for key in filter(None, (factors.down, factors.up, factors.alpha)):
+    if factors.magnitude and axis_of(header, factors) is None:
+        shape = list(header.tensors[factors.magnitude].shape)
+        raise DataError(f"{path}: {factors.magnitude} of {shape} holds a norm neither of each output nor of each input")
+    for key in filter(None, (factors.down, factors.up, factors.alpha, factors.magnitude)):
         if header.tensors[key].dtype not in _FLOATS:
             raise DataError(f"{path}: {key} holds {header.tensors[key].dtype} numbers; F32, F16 or BF16 are expected")
     if factors.alpha and header.tensors[factors.alpha].shape not in ((), (1,)):
         raise DataError(f"{path}: {factors.alpha} is not one number")
+
+
+def axis_of(header: Header, factors: Factors) -> Axis | None:
+    """Of what a DoRA's norms are: (out,), (out, 1 ...) or, as peft has a convolution's, (1, out, 1, 1) of the outputs;
+    (1, in ...) of the inputs. None where they are of neither.
+    """
+    assert factors.magnitude is not None
+    shape, down = header.tensors[factors.magnitude].shape, header.tensors[factors.down].shape
+    rows, width = header.tensors[factors.up].shape[0], down[1]
+    if factors.magnitude.endswith("dora_scale"):
+        wanted: dict[tuple[int, ...], Axis] = {(rows, *[1] * (len(down) - 1)): "output"}
+        wanted.setdefault((1, width, *[1] * (len(down) - 2)), "input")
+        return wanted.get(tuple(shape))
+    return "output" if tuple(shape) == ((rows,) if len(down) == 2 else (1, rows, 1, 1)) else None
 
 
 def cross_width(header: Header, found: Found) -> int | None:

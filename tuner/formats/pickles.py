@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from .pickle_weight import MOST, heaviest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 4 * 2**30
 """Files above this are refused before they are read."""
 
+_ASKED = re.compile(r"(?:Unsupported global: GLOBAL|Trying to (?:call|instantiate)|Tried to instantiate class) (\S+)")
+"""Where torch's refusal names what a pickle wanted; the rest of it is advice to read the file unsafely."""
 _HINT = "nothing was run; ask its maker for a .safetensors file"
 
 
@@ -41,8 +45,19 @@ def read_pickle(path: Path) -> Any:
             warnings.simplefilter("ignore")  # of a damaged file it guesses which pickle it is
             return torch.load(path, map_location="cpu", weights_only=True)
     except faults as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-        raise DataError(f"{path}: cannot be read without running what it asks for: {first}", _HINT) from error
+        if asked := _ASKED.search(str(error)):
+            name = "".join(letter for letter in asked[1] if letter.isprintable())[:100]
+            raise DataError(f"{path}: cannot be read without running what it asks for: {name}", _HINT) from error
+        raise DataError(f"{path}: is broken, or no file of torch: {_first_line(error)}", _HINT) from error
+
+
+def _first_line(error: Exception) -> str:
+    """What is wrong, without torch's advice and colours."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    advice = ("Weights only load failed", "(1)", "(2)", "Please file an issue", "Check the documentation")
+    told = [line for line in lines if line and not line.startswith(advice)]
+    text = told[0] if told else type(error).__name__
+    return "".join(letter for letter in text if letter.isprintable())[:200]
 
 
 def _check_size(path: Path) -> None:
@@ -57,6 +72,8 @@ def _check_size(path: Path) -> None:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
                 raise DataError(f"{path}: is compressed, which torch never does", _HINT)
             size = max(size, sum(entry.file_size for entry in entries))
+        if size <= MAX_BYTES and heaviest(path) > MOST:
+            raise DataError(f"{path}: holds values within values that unfold to more than {MOST:,}", _HINT)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 TOKEN = "tuner_token"
 """The header's key that holds the word, where the tensors' keys cannot."""
-NAMELESS = ("emb_params", "*")
-"""Keys under which other tools write a word without its name."""
+NAMELESS = ("emb_params", "emp_params", "*")
+"""Keys under which sd-scripts, OneTrainer (as it spells it) and A1111 write a word without its name."""
 MOST = 256
 """Above this many vectors a file is refused; a caption has fewer places."""
 _FLOATS = {"F32", "F16", "BF16"}
 _JOINT = re.compile(r"clip_l|clip_g|t5xxl|t5")
+_OUTPUT = re.compile(r"(clip_l|clip_g|t5|t5xxl|emp_params)_out")
+"""OneTrainer's vectors that take the place of a text encoder's output."""
 _LAYER = re.compile(r"lora|(^|\.)(weight|bias|alpha)$")
 
 
@@ -52,7 +54,7 @@ class WordKind(FileKind):
 
     def claims(self, header: Header) -> bool:
         keys = list(header.tensors)
-        if TOKEN in header.metadata or (keys and all(map(_JOINT.fullmatch, keys))):
+        if TOKEN in header.metadata or any(map(_OUTPUT.fullmatch, keys)) or (keys and all(map(_JOINT.fullmatch, keys))):
             return True
         return len(keys) == 1 and len(header.tensors[keys[0]].shape) in (1, 2) and not _LAYER.search(keys[0])
 
@@ -61,7 +63,7 @@ class WordKind(FileKind):
         return {
             "format": "textual inversion",
             "backbone": word.family,
-            "family": FAMILIES[word.family].label,
+            "family": _family(word, header),
             "token": word.token,
             "vectors": word.count,
             "targets": None,
@@ -89,6 +91,8 @@ def describe(file: Path, header: Header) -> Word:
     tensors = header.tensors
     if not tensors:
         raise DataError(f"{file}: holds no tensors, so it would change nothing")
+    if output := next(filter(_OUTPUT.fullmatch, tensors), None):
+        raise DataError(f"{file}: {output!r} stands for a text encoder's output, as OneTrainer alone applies it")
     joint = all(map(_JOINT.fullmatch, tensors))
     family = "sd35" if joint else "sd15"
     if joint:
@@ -107,6 +111,13 @@ def describe(file: Path, header: Header) -> Word:
     if width in WIDTHS and width != 768:
         raise DataError(f"{file}: is for {WIDTHS[width]}: its vectors have {width} values, not 768")
     return Word(family, _token(file, header, keys), keys, counts.pop())
+
+
+def _family(word: Word, header: Header) -> str:
+    """A word of CLIP-L and CLIP-G alone is for SDXL as often, and only our own files say which."""
+    label = FAMILIES[word.family].label
+    both = {"text_encoder", "text_encoder_2"}
+    return f"{label}, or SDXL" if word.keys.keys() == both and "tuner_backbone" not in header.metadata else label
 
 
 def _count(file: Path, key: str, entry: Entry) -> int:

@@ -9,6 +9,7 @@ from .memory import Load
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..backbones.activations import Beside
     from ..backbones.base import Layout
     from ..recipe import Recipe
     from .pictures import Bucket
@@ -37,8 +38,8 @@ def load_of(
         cached=recipe.data.cache == "disk",
         generates=generates,
         held=held_of(recipe, layout),
+        beside={itemsize: kept_beside(recipe, layout, itemsize) for itemsize in (2, 4)},
         kept=kept,
-        besides={itemsize: besides(recipe, layout, itemsize) for itemsize in (2, 4)},
     )
 
 
@@ -49,12 +50,13 @@ def trained_layers(recipe: Recipe, layout: Layout) -> frozenset[str] | None:
     return None if whole else frozenset(name for names in each for name in names or ())
 
 
-def besides(recipe: Recipe, layout: Layout, itemsize: int) -> dict[str, float]:
-    """`Adapter.keeps` of all adapters, added up."""
-    total: dict[str, float] = {}
+def kept_beside(recipe: Recipe, layout: Layout, itemsize: int) -> Beside:
+    """`Adapter.kept_beside` of all adapters, added up."""
+    total: dict[str, tuple[float, float]] = {}
     for adapter in recipe.adapters:
-        for layer, size in adapter.keeps(recipe.backbone, layout, itemsize).items():
-            total[layer] = total.get(layer, 0.0) + size
+        for name, (taken, given) in adapter.kept_beside(recipe.backbone, layout, itemsize).items():
+            before = total.get(name, (0.0, 0.0))
+            total[name] = (before[0] + taken, before[1] + given)
     return total
 
 
