@@ -178,6 +178,63 @@ def test_half_a_strength_is_half_of_the_change_of_a_dora(trained):
         assert close(predict(model, prompt), predict(other, prompt))
 
 
+@pytest.mark.parametrize("order", [("dora", "ranks"), ("ranks", "dora"), ("dora of inputs", "dora")])
+def test_adapters_beside_each_other_each_change_the_base(trained, order):
+    model, pipe = pipeline(trained("dora"))
+    other, _ = pipeline(trained("dora"))
+    kept = {name: p.data.clone() for name, p in other.denoiser.named_parameters()}
+    changes: dict[str, torch.Tensor] = {}
+    for case in order:
+        file = tensors(trained(case))[0]
+        load_adapter(pipe, file, strength=0.7, name=case.replace(" ", "_"))
+        header = read_header(file)
+        for delta in kind_of(header).deltas(file, header):
+            if delta.component == "unet":
+                name = f"{delta.layer}.weight"
+                changes[name] = changes.get(name, 0) + 0.7 * delta.added(kept[name])
+    for name, change in changes.items():
+        other.denoiser.get_parameter(name).data += change
+    with torch.no_grad():
+        cond = other.encode_text(other.tokenize(["", "a dog"]))
+        from trained_lora import inputs
+
+        found, want = (m.denoise(*inputs(m.channels), cond) for m in (model, other))
+    assert close(found, want)
+
+
+@pytest.mark.parametrize("case", ["dora", "dora of inputs"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_a_dora_acts_in_a_pipeline_in_half_precision(trained, case, dtype):
+    own = trained(case)
+    half = own.model.backbone.load(device=torch.device("cpu"), dtype=dtype)
+    pipe = half.pipeline()
+    base = predict(half, own.about.prompt)
+    load_adapter(pipe, own.folder, name="x")
+    found, want = predict(half, own.about.prompt), own.predict()
+    effect = float((want - base).abs().max())
+    assert float((found - want).abs().max()) < 0.2 * effect
+
+
+@pytest.mark.parametrize("case", ["dora", "dora of inputs"])
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_half_files_of_a_dora_hold_half_norms_and_verify(trained, case, dtype, tmp_path):
+    own = trained(case)
+    about = About(NAME, dtype=dtype, base="toybox", prompt=own.about.prompt)
+    files = own.attachment.export(tmp_path, own.state, about)
+    own.attachment.verify(files, own.state)
+    held = {t.dtype for key, t in load_file(files[0]).items() if key.endswith((".dora_scale", "vector.weight"))}
+    assert held == {{"fp16": torch.float16, "bf16": torch.bfloat16}[dtype]}
+
+
+def test_the_time_projections_that_kohya_trains_beside_convolutions_load_everywhere(tmp_path):
+    model = SD15(model="toybox").load(device=torch.device("cpu"), dtype=torch.float32)
+    about = About(NAME, base="toybox", prompt="a dog")
+    own = TrainedLoRA(model, tmp_path / "r", about, size=0.05, rank=2, where=["to_q", "time_emb_proj"], dora="output")
+    own.attachment.verify(own.files, own.state)
+    backbone = model.backbone
+    assert LoRA(where=["time_emb_proj"], dora="input").kept_beside(backbone, backbone.layout(), 2)
+
+
 def test_the_delta_of_a_dora_is_the_formula(trained):
     """m * (W + s B A) / its norms, less W (Liu et al. 2024, eq. 5), of a convolution and along either axis."""
     for case, dims in (("dora of convolutions", (1, 2, 3)), ("dora of inputs", (0, 2, 3))):

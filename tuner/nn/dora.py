@@ -42,9 +42,9 @@ class InputDoRA(LoraVariant):
             turned = input_norms(base.weight.float() + delta(module, active_adapter))
         share = module.lora_magnitude_vector[active_adapter].weight / turned
         share = share.view(1, -1, 1, 1) if isinstance(base, nn.Conv2d) else share
-        added = _linearly(base, (share - 1) * x)
+        added = _linearly(base, (share - 1).to(x.dtype) * x)  # subtracted in float32, for shares lie around 1
         lora_a, lora_b = module.lora_A[active_adapter], module.lora_B[active_adapter]
-        return result + added + lora_b(lora_a(share * x)) * module.scaling[active_adapter]
+        return result + added + lora_b(lora_a(share.to(x.dtype) * x)) * module.scaling[active_adapter]
 
     @staticmethod
     def merge_safe(module: Any, active_adapter: str, orig_weight: Tensor) -> Tensor:
@@ -67,7 +67,11 @@ class InputDoRA(LoraVariant):
 
 
 class AtStrength(LoraVariant):
-    """Another variant whose whole change acts at a strength; 0 is the base, bit for bit."""
+    """Another variant whose whole change acts at a strength; 0 is the base, bit for bit.
+
+    It changes the base alone: peft's DoRA takes what adapters before it have added for the base's, too, and would scale
+    that by its norms.
+    """
 
     def __init__(self, inner: LoraVariant, strength: float) -> None:
         self.inner, self.strength = inner, strength
@@ -75,8 +79,10 @@ class AtStrength(LoraVariant):
     def forward(self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **kwargs: Any) -> Tensor:  # type: ignore[override]
         if self.strength == 0:
             return result
-        full = self.inner.forward(module, active_adapter=active_adapter, x=x, result=result, **kwargs)
-        return full if self.strength == 1 else result + self.strength * (full - result)
+        alone = sum(name in module.lora_A for name in module.active_adapters) < 2
+        base = result if alone else module.base_layer(x.to(result.dtype))
+        full = self.inner.forward(module, active_adapter=active_adapter, x=x, result=base, **kwargs)
+        return full if alone and self.strength == 1 else result + self.strength * (full - base)
 
     def merge_safe(self, module: Any, active_adapter: str, orig_weight: Tensor) -> Tensor:  # type: ignore[override]
         change = self.strength * (self.inner.merge_safe(module, active_adapter, orig_weight.clone()) - orig_weight)
