@@ -444,7 +444,7 @@ def refusals() -> dict[str, tuple[dict[str, torch.Tensor], str]]:
         "sd15": (pair("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"), "does not have"),
         "t5": (pair(layer) | pair("text_encoder_3.encoder.block.0.layer.0.SelfAttention.q"), "T5"),
         "t5 of kohya": (fused("lora_te3_encoder_block_0_layer_0_SelfAttention_q"), "T5"),
-        "onetrainer": (fused("lora_transformer_transformer_blocks_0_attn_to_q"), "OneTrainer"),
+        "onetrainer with T5": (fused("lora_transformer_transformer_blocks_0_attn_to_q") | fused("lora_te3_x"), "T5"),
         "sdxl or sd35": (fused("lora_te2_text_model_encoder_layers_0_mlp_fc1"), "does not say which"),
         "large on tiny": (pair(layer, 2432, 2432), "maps 2432 to 2432"),
         "fused of another size": (fused(stem, 24, 48), "maps 24 to 48"),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MAX_HEADER_BYTES = 16 * 2**20
 """Headers above this are refused before they are read; a LoRA's has some 100 KB."""
 MAX_TENSORS = 100_000
+MAX_NAME = 1000
+"""Letters of a tensor's name; what is printed of a file repeats them."""
 
 ITEM_BYTES: Mapping[str, int] = {
     **dict.fromkeys(("F64", "I64", "U64"), 8),
@@ -90,6 +92,8 @@ def read_header(path: Path) -> Header:
         raise DataError(f"{path}: its header is not valid JSON: half a pair of surrogates", _AGAIN) from error
     if len(tree) > MAX_TENSORS:
         raise DataError(f"{path}: lists {len(tree):,} tensors; at most {MAX_TENSORS:,} are read")
+    if strange := next((name for name in tree if len(name) > MAX_NAME or not name.isprintable()), None):
+        raise DataError(f"{path}: has a tensor with the name {strange[:60]!r}, which is none that a tool writes")
     tensors = {name: _entry(path, name, value, 8 + length) for name, value in tree.items()}
     _check_layout(path, tensors, 8 + length, size)
     return Header(metadata, tensors, size)
