@@ -173,7 +173,8 @@ def _family(path: Path, header: Header, method: Method, layers: list[tuple[str, 
             return "sd15"
         if _JOINT.match(layer) or _ORIGINAL.match(layer):
             return "sd35"
-        raise DataError(f"{path}: trains a layer that no base known here has (key {layer[:80]!r})", KNOWN)
+        what = f"is a {LABELS[method]} that trains a layer which no base known here has"
+        raise DataError(f"{path}: {what} (key {f'{prefix}_{layer}'[:80]!r})", KNOWN)
     if own in FAMILIES:
         return own
     if any(prefix == "lora_te2" for prefix, _ in layers):

@@ -23,11 +23,12 @@ def inject(module: Any, layers: Sequence[str], method: Method, name: str, rank_d
     """
     from peft import LoHaConfig, LoKrConfig
 
+    from .loaders import quiet_loaders
     from .prediction import undrawn
 
     common: dict[str, Any] = {"r": 1, "alpha": 1, "rank_dropout": rank_dropout, "target_modules": list(layers)}
     config = LoHaConfig(**common) if method == "loha" else LoKrConfig(**common, rank_dropout_scale=True)
-    with undrawn():  # peft draws initial values from the global generator
+    with undrawn(), quiet_loaders():  # peft draws from the global generator, and warns of a second adapter
         module.add_adapter(config, adapter_name=name)
     return {layer: module.get_submodule(layer) for layer in layers}
 
