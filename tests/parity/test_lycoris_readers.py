@@ -26,6 +26,8 @@ CASES = {
     "lokr of a low rank": ("sd15", {"name": "lokr", "rank": 2, "alpha": 1, "text_encoder_lr": 1e-4}),
     "lokr of whole matrices": ("sd15", {"name": "lokr", "rank": 999, "factor": 4}),
     "lokr of two low ranks": ("sd15", {"name": "lokr", "rank": 1, "alpha": 3, "decompose_both": True}),
+    "loha of convolutions": ("sd15", {"name": "loha", "rank": 2, "alpha": 1, "conv_rank": 3, "conv_alpha": 6}),
+    "lokr of convolutions": ("sd15", {"name": "lokr", "rank": 3, "conv_rank": 2, "alpha": 1, "factor": 4}),
     "lokr on sd35": ("sd35", {"name": "lokr", "rank": 2, "alpha": 1, "where": "attention_mlp"}),
 }
 
@@ -104,9 +106,10 @@ def test_the_training_layers_compute_the_formula(cases, case):
             if ADAPTER in (p := getattr(layer, leaf))
         }
         assert {f"{component}.{name}.{leaf}" for leaf in own} <= trained.state.keys()
-        scale = trained.adapter.scale_of({leaf: value.shape for leaf, value in own.items()})
-        want = torch.from_numpy(scale * product(own)).float()
-        assert torch.allclose(layer.get_delta_weight(ADAPTER), want, rtol=1e-5, atol=1e-6)
+        scale = trained.adapter.scale_of(tuple(layer.get_base_layer().weight.shape))
+        found = layer.get_delta_weight(ADAPTER)
+        want = torch.from_numpy(scale * product(own)).float().reshape(found.shape)
+        assert torch.allclose(found, want, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["loha", "lokr"])
@@ -130,8 +133,8 @@ def test_peft_s_own_configuration_gives_the_same_layer(name):
         leaf: p[ADAPTER].data.clone() for leaf in layer.adapter_layer_names if ADAPTER in (p := getattr(layer, leaf))
     }
     shapes = {leaf: tuple(factor.shape) for leaf, factor in factors.items()}
-    assert shapes == adapter.shapes(24, 30), "peft takes the sides apart as we do"
-    fill(ours[0], ADAPTER, factors, adapter.scale_of(shapes))
+    assert shapes == adapter.shapes((24, 30)), "peft takes the sides apart as we do"
+    fill(ours[0], ADAPTER, factors, adapter.scale_of((24, 30)))
     x = torch.from_numpy(Draws(0).normal((5, 30), "x"))
     with torch.no_grad():
         assert torch.equal(theirs(x), ours(x))
@@ -149,6 +152,15 @@ def test_sides_come_apart_as_in_peft(largest):
 
 def test_a_matrix_is_whole_where_its_rank_would_not_make_it_smaller():
     for rank in (1, 2, 5, 6, 12):
-        shapes = LoKr(rank=rank, decompose_both=True).shapes(48, 30)  # 6 x 5 and 8 x 6
+        shapes = LoKr(rank=rank, decompose_both=True).shapes((48, 30))  # 6 x 5 and 8 x 6
         assert ("lokr_w1" in shapes) == (rank >= 3)
         assert ("lokr_w2" in shapes) == (rank >= 4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_plan_and_the_summary_count_what_trains(cases, case):
+    trained = cases(case)
+    backbone = trained.model.backbone
+    counts = trained.adapter.count(backbone, backbone.layout())
+    assert sum(count.parameters for count in counts) == sum(tensor.numel() for tensor in trained.state.values())
+    assert len(trained.attachment.summary()) == len(counts)

@@ -370,10 +370,10 @@ def test_rows_are_left_out_in_training_alone_and_by_the_step_s_seed(sd15, name):
     assert torch.equal(predict(model), whole)
 
 
-def recipe(adapters: object, model: str = "toybox") -> Recipe:
+def recipe(adapters: object, family: str = "sd15") -> Recipe:
     return Recipe.model_validate(
         {
-            "backbone": {"name": "sd15", "model": model},
+            "backbone": {"name": family, "model": "toybox"},
             "adapters": adapters,
             "task": "finetune",
             "data": {"images": {"path": "photos", "caption": "a dog"}},
@@ -399,11 +399,21 @@ def test_a_run_trains_one_of_them():
 )
 def test_what_does_nothing_is_refused_but_in_a_rehearsal(sd15, keys, reason):
     adapter = Adapter.read({"name": "lokr", **keys})
-    adapter.attach(apart(sd15), keep_base=False, draws=Draws(0))
-    model = apart(sd15)
-    model.backbone = sd15.backbone.model_copy(update={"model": "somebody/model"})
-    with pytest.raises(RecipeError, match=reason):
-        adapter.attach(model, keep_base=False, draws=Draws(0))
+    real = sd15.backbone.model_copy(update={"model": "somebody/model"})
+    (problem,) = adapter.layer_problems(real, real.layout())
+    assert problem.startswith(f"adapters.lokr.{reason}")
+    assert not adapter.layer_problems(sd15.backbone, sd15.backbone.layout())
+    assert not Adapter.read({"name": "lokr", "rank": 4, "alpha": 2, "decompose_both": True}).layer_problems(
+        real, real.layout()
+    )
+
+
+def test_convolutions_are_for_a_base_that_has_some():
+    with pytest.raises(ValueError, match="conv_alpha"):
+        Adapter.read({"name": "loha", "conv_alpha": 2})
+    with pytest.raises(ValueError, match="its transformer convolves nothing"):
+        recipe([{"name": "loha", "conv_rank": 2}], family="sd35")
+    assert recipe([{"name": "loha", "conv_rank": 2}])
 
 
 def test_a_pattern_that_matches_nothing_is_refused(sd15):

@@ -95,6 +95,10 @@ class Adapter(Choice):
         """Why it cannot begin as `initial`, as far as that can be told without the model; imports no torch."""
         return ()
 
+    def layer_problems(self, backbone: Backbone, layout: Layout) -> Sequence[str]:
+        """What it asks of layers that are not there, as far as the layout tells; imports no torch."""
+        return ()
+
     @abstractmethod
     def count(self, backbone: Backbone, layout: Layout) -> Sequence[Count]:
         """What it will train, from the layout alone: one entry a pattern or part. Imports no torch."""

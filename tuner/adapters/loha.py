@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 from .injected import Injected
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..draws import Draws
-    from .injected import Shapes
+    from .injected import Shape, Shapes
 
 DEVIATION = {"hada_w1_a": 0.1, "hada_w1_b": 1.0, "hada_w2_a": 0.0, "hada_w2_b": 1.0}
 """Of the initial values, as LyCORIS begins (its modules/loha.py): the second product is 0, the first is not."""
@@ -24,8 +25,9 @@ class LoHa(Injected, name="loha"):
     method = "loha"
     rehearsal = {"train.steps": 250, "train.lr": 2e-3}
 
-    def shapes(self, rows: int, columns: int) -> Shapes:
-        outer, inner = (rows, self.rank), (self.rank, columns)
+    def shapes(self, weight: Shape) -> Shapes:
+        rank = self.rank_of(weight)
+        outer, inner = (weight[0], rank), (rank, prod(weight[1:]))
         return {"hada_w1_a": outer, "hada_w1_b": inner, "hada_w2_a": outer, "hada_w2_b": inner}
 
     def initial_values(self, shapes: Shapes, layer: str, draws: Draws) -> Mapping[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -9,12 +10,12 @@ from pydantic import Field
 from .injected import Injected
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from torch import Tensor
 
     from ..draws import Draws
-    from .injected import Shapes
+    from .injected import Shape, Shapes
 
 
 class LoKr(Injected, name="lokr"):
@@ -34,19 +35,21 @@ class LoKr(Injected, name="lokr"):
     decompose_both: bool = False
     """The first matrix is of a low rank, too, where that makes it smaller."""
 
-    def shapes(self, rows: int, columns: int) -> Shapes:
-        (out1, out2), (in1, in2) = two_factors(rows, self.factor), two_factors(columns, self.factor)
+    def shapes(self, weight: Shape) -> Shapes:
+        """A convolution's kernel belongs to the second matrix, and does not count for its longer side."""
+        rank = self.rank_of(weight)
+        (out1, out2), (in1, in2) = two_factors(weight[0], self.factor), two_factors(weight[1], self.factor)
         return {
-            **_matrix("lokr_w1", out1, in1, self.rank if self.decompose_both else None),
-            **_matrix("lokr_w2", out2, in2, self.rank),
+            **_matrix("lokr_w1", (out1, in1), rank if self.decompose_both else None),
+            **_matrix("lokr_w2", (out2, in2, *weight[2:]), rank),
         }
 
-    def scale_of(self, shapes: Shapes) -> float:
+    def scale_of(self, weight: Shape) -> float:
         # every reader takes 1 where both are whole, for then the file tells no rank to divide alpha by
-        return 1.0 if _whole(shapes) else super().scale_of(shapes)
+        return 1.0 if _whole(self.shapes(weight)) else super().scale_of(weight)
 
-    def idle(self, layers: Sequence[Shapes]) -> Sequence[str]:
-        lines = []
+    def idle(self, weights: Collection[Shape]) -> Sequence[str]:
+        lines, layers = [], [self.shapes(weight) for weight in weights]
         if "alpha" in self.model_fields_set and self.alpha is not None and all(map(_whole, layers)):
             lines.append("alpha: has no effect: with this rank and factor both matrices of every layer are whole")
         if self.decompose_both and all("lokr_w1" in shapes for shapes in layers):
@@ -54,7 +57,7 @@ class LoKr(Injected, name="lokr"):
         return lines
 
     def settings(self) -> Mapping[str, Any]:
-        return {"factor": self.factor or -1, "decompose_both": self.decompose_both}
+        return {**super().settings(), "factor": self.factor or -1, "decompose_both": self.decompose_both}
 
     def initial_values(self, shapes: Shapes, layer: str, draws: Draws) -> Mapping[str, Tensor]:
         """As LyCORIS begins (its modules/lokr.py): the second matrix is 0, the first as a fresh layer is."""
@@ -63,7 +66,9 @@ class LoKr(Injected, name="lokr"):
 
         values = {}
         for leaf, shape in shapes.items():
-            bound = 0.0 if leaf in ("lokr_w2", "lokr_w2_b") else shape[1] ** -0.5  # kaiming_uniform with a = sqrt(5)
+            bound = (
+                0.0 if leaf in ("lokr_w2", "lokr_w2_b") else prod(shape[1:]) ** -0.5
+            )  # kaiming_uniform with a = sqrt(5)
             drawn = draws.generator("lokr_init", f"{layer}.{leaf}").uniform(-bound, bound, shape)
             values[leaf] = torch.from_numpy(drawn.astype(np.float32))
         return values
@@ -82,10 +87,10 @@ def two_factors(size: int, largest: int | None) -> tuple[int, int]:
     return first, size // first
 
 
-def _matrix(name: str, rows: int, columns: int, rank: int | None) -> Shapes:
-    if rank is None or rank >= max(rows, columns) / 2:
-        return {name: (rows, columns)}
-    return {f"{name}_a": (rows, rank), f"{name}_b": (rank, columns)}
+def _matrix(name: str, shape: Shape, rank: int | None) -> Shapes:
+    if rank is None or rank >= max(shape[:2]) / 2:
+        return {name: shape}
+    return {f"{name}_a": (shape[0], rank), f"{name}_b": (rank, prod(shape[1:]))}
 
 
 def _whole(shapes: Shapes) -> bool:

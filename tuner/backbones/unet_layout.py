@@ -34,6 +34,7 @@ def layout(configs: Mapping[str, Mapping[str, Any]]) -> Layout:
         linears=found,
         layers={name: parameters(own) for name, own in layers.items()},
         activations=activations(configs["unet"], factor, tokens, found["unet"]),
+        convs=convs(layers["unet"]),
         text_tokens={"text_encoder": tokens},
     )
 
@@ -48,6 +49,11 @@ def linears(layers: list[Layer]) -> dict[str, tuple[int, int]]:
     return {
         name: (shape[1], shape[0]) for name, shape, _ in layers if len(shape) == 2 and not name.endswith("_embedding")
     }
+
+
+def convs(layers: list[Layer]) -> dict[str, tuple[int, int, int]]:
+    """(in, out, side of the kernel) of the convolutions."""
+    return {name: (shape[1], shape[0], shape[2]) for name, shape, _ in layers if len(shape) == 4}
 
 
 def activations(

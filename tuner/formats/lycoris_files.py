@@ -28,19 +28,22 @@ if TYPE_CHECKING:
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
-def write_lycoris(folder: Path, state: Mapping[str, Tensor], adapter: Injected, about: About) -> list[Path]:
+def write_lycoris(
+    folder: Path, state: Mapping[str, Tensor], adapter: Injected, scales: Mapping[str, float], about: About
+) -> list[Path]:
     """Write every file of a LoHa or LoKr into `folder`.
 
     Args:
         state: float32 factors, `<component>.<layer>.<LyCORIS' name>`, `<layer>` as the loaded model names it.
         adapter: whose factors they are.
+        scales: by `<component>.<layer>`, by what an update is multiplied.
         about: name, dtype and metadata.
 
     Returns: the files, the `.safetensors` first.
 
     Raises: NumbersError for values that are not finite, or do not fit into the dtype; StorageError.
     """
-    tensors = named(state, adapter, about)
+    tensors = named(state, scales, about)
     rank, alpha = adapter.rank, adapter.alpha or adapter.rank
     settings = {"algo": adapter.method, **adapter.settings()}
     path = folder / f"{about.name}.safetensors"
@@ -52,10 +55,11 @@ def write_lycoris(folder: Path, state: Mapping[str, Tensor], adapter: Injected, 
     return [path, *write_sidecars(folder, about, LABELS[adapter.method]), card]
 
 
-def named(state: Mapping[str, Tensor], adapter: Injected, about: About) -> dict[str, Tensor]:
+def named(state: Mapping[str, Tensor], scales: Mapping[str, float], about: About) -> dict[str, Tensor]:
     """The tensors of the file: factors in its dtype, and beside each layer's its alpha.
 
-    Alpha stays float32, since half precision would round it.
+    Alpha stays float32, since half precision would round it. Of two whole matrices no reader takes any; LyCORIS itself
+    reads such a layer as of rank 1.
 
     Raises: NumbersError.
     """
@@ -70,11 +74,11 @@ def named(state: Mapping[str, Tensor], adapter: Injected, about: About) -> dict[
         cast = tensors[f"{key}.{leaf}"] = factor.detach().to("cpu", dtype).contiguous()
         if not bool(torch.isfinite(cast).all()):
             raise NumbersError(f"{name}: its values do not fit into {about.dtype}", "set save.dtype to fp32 or bf16")
-        tensors[f"{key}.alpha"] = torch.tensor(float(adapter.alpha or adapter.rank), dtype=torch.float32)
-    # of two whole matrices no reader takes a scale; LyCORIS writes the rank there, for which its own comes out as 1
-    for key in {name.removesuffix(".lokr_w1") for name in tensors if name.endswith(".lokr_w1")}:
-        if f"{key}.lokr_w2" in tensors:
-            tensors[f"{key}.alpha"] = torch.tensor(float(adapter.rank), dtype=torch.float32)
+        scale = scales[name.rpartition(".")[0]]
+        if leaf.endswith("_b"):
+            tensors[f"{key}.alpha"] = torch.tensor(scale * factor.shape[0], dtype=torch.float32)
+        else:
+            tensors.setdefault(f"{key}.alpha", torch.tensor(scale, dtype=torch.float32))
     return tensors
 
 
