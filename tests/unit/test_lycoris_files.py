@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,8 @@ from tuner.formats.lycoris import recognise
 from tuner.formats.lycoris_delta import read_products
 from tuner.formats.prediction import predict
 from tuner.formats.unload import unload_adapter
+from tuner.planning.load import remade_of
+from tuner.planning.memory import updates
 from tuner.recipe import Recipe
 
 ABOUT = About("dog", base="toybox", prompt="a dog", facts={"step": 3, "lr": 1e-4})
@@ -419,3 +422,46 @@ def test_convolutions_are_for_a_base_that_has_some():
 def test_a_pattern_that_matches_nothing_is_refused(sd15):
     with pytest.raises(RecipeError, match="'to_x' matches no linear layer"):
         Adapter.read({"name": "loha", "where": ["to_x"]}).attach(sd15, keep_base=False, draws=Draws(0))
+
+
+@pytest.mark.parametrize("name", ["loha", "lokr"])
+def test_the_plan_knows_what_a_step_keeps_of_whole_updates(sd15, name):
+    """Each layer's update is computed at the size of its weight, and kept for the gradient."""
+    adapter = Adapter.read({"name": name, "rank": 2})
+    model = apart(sd15)
+    own = {id(p) for module in model.components.values() for p in module.parameters()}
+    adapter.attach(model, keep_base=False, draws=Draws(0))
+    shapes = {tuple(layer.weight.shape) for layer in sd15.site("attention").values()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        base = tensor if tensor._base is None else tensor._base
+        flat = tuple(tensor.shape) in shapes or tuple(tensor.t().shape if tensor.ndim == 2 else ()) in shapes
+        if flat and id(base) not in own:
+            kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    x, t = torch.zeros(1, 4, 8, 8), torch.tensor([500.0])
+    cond = model.encode_text(model.tokenize(["a dog"]))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = model.denoise(x, t, cond)
+    assert out.requires_grad
+    planned = adapter.remade(sd15.backbone, sd15.backbone.layout())
+    # what nothing before it asks a gradient of: the text, and the first block's input
+    free = ("attn2.to_k", "attn2.to_v"), "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
+    needed = {name: size for name, size in planned.items() if not name.endswith(free[0])}
+    first = [size for name, size in needed.items() if name.startswith(free[1]) and "to_out" not in name]
+    assert sum(kept.values()) == sum(needed.values()) - sum(first)
+
+
+@pytest.mark.parametrize("family", ["sd15", "sd35"])
+def test_the_plan_counts_whole_updates_of_one_block_where_they_are_made_anew(family):
+    made = recipe(["loha"], family)
+    remade = remade_of(made, made.backbone.layout())
+    sizes = {}
+    for checkpointing in (False, True):
+        load = SimpleNamespace(remade=remade, checkpointing=checkpointing)
+        (sizes[checkpointing],) = updates(load, 2).values()  # type: ignore[arg-type]
+    assert sizes[False] == 2 * sum(remade.values())
+    assert 0 < sizes[True] < sizes[False]
+    assert not updates(SimpleNamespace(remade={}, checkpointing=False), 2)  # type: ignore[arg-type]

@@ -154,6 +154,14 @@ class Injected(Adapter):
     def _parameters(self, weight: Shape) -> int:
         return sum(prod(shape) for shape in self.shapes(weight).values())
 
+    def remade(self, backbone: Backbone, layout: Layout) -> Mapping[str, int]:
+        return {
+            name: prod(weights[name])
+            for component, _, names, weights in self._planned(backbone, layout)
+            for name in names
+            if component not in backbone.text_components
+        }
+
     def layers(self, backbone: Backbone, layout: Layout) -> Collection[str]:
         (linears,) = (own for component, own in layout.linears.items() if component not in backbone.text_components)
         return {name for names in backbone.matching(self.where, linears).values() for name in names}

@@ -38,6 +38,7 @@ def load_of(
         generates=generates,
         held=held_of(recipe, layout),
         kept=kept,
+        remade=remade_of(recipe, layout),
     )
 
 
@@ -58,6 +59,11 @@ def trained_text(recipe: Recipe, layout: Layout) -> tuple[str, ...]:
 def held_of(recipe: Recipe, layout: Layout) -> dict[str, int]:
     """`Adapter.held_bytes` of all adapters."""
     return {name: size for a in recipe.adapters for name, size in a.held_bytes(recipe.backbone, layout).items()}
+
+
+def remade_of(recipe: Recipe, layout: Layout) -> dict[str, int]:
+    """`Adapter.remade` of all adapters."""
+    return {name: size for a in recipe.adapters for name, size in a.remade(recipe.backbone, layout).items()}
 
 
 def training_bytes(recipe: Recipe, layout: Layout) -> tuple[int, int]:
