@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from models import load_sd15
 from safetensors.torch import load_file, save_file
 from tiny_sd35 import load_sd35
@@ -21,12 +25,13 @@ from tuner.adapters import Adapter
 from tuner.draws import Draws
 from tuner.errors import DataError, NumbersError, RecipeError, StorageError, UsageError
 from tuner.formats.about import About
-from tuner.formats.container import pack, read_header
+from tuner.formats.container import Entry, Header, pack, read_header
 from tuner.formats.find import kind_of
 from tuner.formats.inspect import inspect_file
 from tuner.formats.load import load_adapter, put_in, set_strength
 from tuner.formats.lycoris import recognise
 from tuner.formats.lycoris_delta import read_products
+from tuner.formats.lycoris_kind import LycorisKind, loads_in
 from tuner.formats.prediction import predict
 from tuner.formats.unload import unload_adapter
 from tuner.planning.load import remade_of
@@ -165,6 +170,7 @@ REFUSALS = {
     "sdxl by its width": (WIDE, "SDXL"),
     "sdxl by its encoder": ({**ONE, **{k.replace(QUERY, "lora_te2_x"): v for k, v in ONE.items()}}, "SDXL"),
     "flux": ({k.replace(QUERY, "lycoris_single_transformer_blocks_0_attn_to_q"): v for k, v in ONE.items()}, "FLUX"),
+    "twice": ({**ONE, **{k.replace("lora_unet", "lycoris"): v for k, v in ONE.items()}}, "one layer twice"),
     "unknown": ({k.replace(QUERY, "lora_unet_x"): v for k, v in ONE.items()}, "no base known here"),
     "no such layer": ({k.replace("_0_attn2", "_7_attn2"): v for k, v in ONE.items()}, "no layer"),
     "another size": (ONE, "maps 4 to 4"),
@@ -188,6 +194,34 @@ def test_what_cannot_be_loaded_whole_is_refused(sd15, tmp_path, case):
     assert not [
         module for part in sd15.components.values() for module in part.modules() if hasattr(module, "base_layer")
     ]
+
+
+KEYS = (QUERY, "lycoris_transformer_blocks_0_attn_to_q", "lora_unet_joint_blocks_0_x_block_attn_qkv", "lora_te_x", "x")
+LEAVES = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "lokr_w1", "lokr_w2", "lokr_w2_b", "lokr_t2")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from(KEYS), min_size=1, max_size=2),
+    st.lists(st.sampled_from((*LEAVES, "alpha", "lokr_w2_a", "")), min_size=1, max_size=8, unique=True),
+    st.lists(st.lists(st.integers(0, 3), max_size=4), min_size=8, max_size=8),
+)
+def test_no_header_is_more_than_refused(keys, leaves, shapes):
+    """Whatever names and shapes it holds, a file is described or refused by name."""
+    tensors = {}
+    for key in keys:
+        for leaf, shape in zip(leaves, shapes, strict=False):
+            tensors[f"{key}.{leaf}"] = Entry("F32", tuple(shape), 0, 4 * math.prod(shape))
+    header = Header({}, tensors, 0)
+    for method in ("loha", "lokr"):
+        if LycorisKind(method).claims(header):
+            try:
+                found = recognise(Path("x.safetensors"), header)
+            except DataError as error:
+                assert "x.safetensors" in error.message
+            else:
+                assert loads_in(found)["ComfyUI"]
+                assert all(own.size[0] > 0 for layers in found.components.values() for own in layers.values())
 
 
 def test_a_kronecker_product_that_does_not_come_apart_is_refused(tmp_path):
@@ -371,6 +405,25 @@ def test_rows_are_left_out_in_training_alone_and_by_the_step_s_seed(sd15, name):
         assert torch.equal(predict(model), predict(sd15))
     attachment.train(on=False)
     assert torch.equal(predict(model), whole)
+
+
+@pytest.mark.parametrize("name", ["loha", "lokr"])
+def test_gradients_of_a_half_precision_step_are_float32_and_near(sd15, name):
+    grads = []
+    for half in (False, True):
+        model = apart(sd15)
+        attachment = Adapter.read({"name": name, "rank": 2}).attach(model, keep_base=False, draws=Draws(0))
+        for parameter, tensor in attachment.state_dict().items():
+            tensor.add_(0.2 * torch.from_numpy(Draws(1).normal(tuple(tensor.shape), parameter)))
+        cond = model.encode_text(model.tokenize(["a dog"]))
+        x = torch.from_numpy(Draws(4).normal((1, 4, 8, 8), "x"))
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = model.denoise(x, torch.tensor([500.0]), cond).float().square().mean()
+        loss.backward()
+        grads.append([p.grad for group in attachment.param_groups() for p in group.params.values()])
+    full, half = (torch.cat([grad.flatten() for grad in own]) for own in grads)
+    assert half.dtype == torch.float32
+    assert torch.cosine_similarity(full, half, dim=0) > 0.99
 
 
 def recipe(adapters: object, family: str = "sd15") -> Recipe:

@@ -111,8 +111,6 @@ def _by_layer(file: Path, part: str, module: nn.Module, products: Sequence[Produ
         if update.layer not in weights:
             raise DataError(f"{file}: this pipeline's {part} has no layer {update.layer}", OTHER_BASE)
         layer, weight = weights[update.layer]
-        if layer in placed:
-            raise DataError(f"{file}: holds the layer {update.layer} of the {part} twice")
         rows, columns = update.size()
         shape = torch.Size(weight.shape)
         if (rows, rows * columns) != (shape[0], shape.numel()):

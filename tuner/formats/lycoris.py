@@ -107,6 +107,7 @@ def recognise(path: Path, header: Header) -> Found:
         layers.setdefault((match[1], match[2]), {})[match[3]] = key
     family = _family(path, header, method, list(layers))
     components: dict[str, dict[str, Factors]] = {}
+    owners: dict[tuple[str, str], str] = {}
     for (prefix, layer), names in layers.items():
         component = _component(path, family, prefix, layer)
         stem = f"{prefix}_{layer}"
@@ -116,6 +117,9 @@ def recognise(path: Path, header: Header) -> Found:
         own, turned = _layers(path, family, component, layer, shapes)
         factors = Factors(method, names, shapes, own, turned)
         _check_rows(path, stem, factors)
+        for name in own:
+            if (other := owners.setdefault((component, name), stem)) != stem:
+                raise DataError(f"{path}: holds one layer twice, as {other[:80]!r} and {stem[:80]!r}")
         components.setdefault(component, {})[stem] = factors
     found = Found(method, family, components)
     _check_width(path, found)
