@@ -74,6 +74,12 @@ def _lora(file: Path, facts: Mapping[str, Any]) -> list[Row]:
     ]
 
 
+def _lycoris(file: Path, facts: Mapping[str, Any]) -> list[Row]:
+    code = ("diffusers", file.name, "through tuner.load_adapter; README.md has the code")
+    reads = [tool for tool in LORA_PLACES if facts["loads_in"].get(tool, "").startswith("all of it")]
+    return [code, *((tool, file.name, LORA_PLACES[tool].format(stem=file.stem)) for tool in reads)]
+
+
 def _word(file: Path, facts: Mapping[str, Any]) -> list[Row]:
     return [(tool, file.name, what) for tool, what in facts["loads_in"].items() if tool in TOOLS]
 
@@ -97,6 +103,8 @@ def _model(file: Path, facts: Mapping[str, Any]) -> list[Row]:
 
 ROWS: Mapping[str, Callable[[Path, Mapping[str, Any]], list[Row]]] = {
     "lora": _lora,
+    "loha": _lycoris,
+    "lokr": _lycoris,
     "textual_inversion": _word,
     "hypernetwork": _hypernetwork,
     "full": _model,

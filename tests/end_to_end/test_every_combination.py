@@ -26,6 +26,8 @@ INVERSION = {"name": "textual_inversion", "token": TOKEN, "init": "dog"}
 ADAPTERS: dict[str, list[dict[str, Any]]] = {
     "lora": [{"name": "lora", "rank": 2}],
     "lora and text": [{"name": "lora", "rank": 2, "text_encoder_lr": 1e-3}],
+    "loha": [{"name": "loha", "rank": 2}],
+    "lokr": [{"name": "lokr", "rank": 2}],
     "full": [{"name": "full"}],
     "textual_inversion": [INVERSION],
     "hypernetwork": [{"name": "hypernetwork"}],

@@ -73,6 +73,13 @@ class Adapter(Choice):
         """By component, the bytes that it keeps one of the base's weights in, where it chooses that."""
         return {}
 
+    def remade(self, backbone: Backbone, layout: Layout) -> Mapping[str, int]:
+        """By layer of the denoiser, the numbers of an update that each step makes at the size of the layer's weight.
+
+        They are kept for the gradient, as a weight is that trains. Imports no torch.
+        """
+        return {}
+
     def longest_side(self) -> int | None:
         """The side in pixels that it gives the denoiser positions for; None where it gives none."""
         return None

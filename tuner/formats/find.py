@@ -11,6 +11,7 @@ from .container import read_header
 from .hypernetwork import ENDING
 from .hypernetwork_kind import HypernetworkKind
 from .lora_kind import DIFFUSERS_FILE, LoRAKind
+from .lycoris_kind import LycorisKind
 from .model_kind import ModelKind
 from .word_kind import WordKind
 
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
     from .container import Header
     from .file_kind import FileKind
 
-KINDS: Sequence[FileKind] = (HypernetworkKind(), ModelKind(), WordKind(), LoRAKind())
+KINDS: Sequence[FileKind] = (
+    HypernetworkKind(),
+    ModelKind(),
+    WordKind(),
+    LycorisKind("loha"),
+    LycorisKind("lokr"),
+    LoRAKind(),
+)
 """Every kind of adapter file, asked in this order. The last claims whatever nobody else did, and names the fault."""
 PICKLES = {".pt", ".bin", ".ckpt", ".pth", ".pkl"}
 """Endings of files that run code when they are loaded."""

@@ -62,7 +62,7 @@ JOINT_WIDTHS: Mapping[int, str] = {
 
 _BLOCKS = "down_blocks|up_blocks|mid_block|transformer_blocks"
 OTHERS: tuple[tuple[str, str], ...] = (
-    (r"(^|\.)(lokr_|hada_)", "a LoKr or LoHa; diffusers has no loader for it here"),
+    (r"(^|\.)(lokr_|hada_)", "a LoKr or LoHa, not a LoRA"),
     (r"lora_mid\.weight", "a convolution LoRA with a middle factor, which diffusers drops"),
     (r"^lora_te3_|^text_encoder_3\.|^text_encoders\.t5", "trained on T5, too, whose layers diffusers passes over"),
     (r"^bundle_emb\.", "a LoRA with a new word in the same file, which OneTrainer bundles; let it save them apart"),

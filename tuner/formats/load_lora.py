@@ -222,7 +222,7 @@ def _check_fit(file: Path, header: Header, found: Found, modules: Mapping[str, n
 
 
 def _plain(layer: str) -> str:
-    return layer.removesuffix(".base_layer").replace(".base_layer.", ".")
+    return ".".join(part for part in layer.split(".") if part != "base_layer")  # several kinds may wrap one layer
 
 
 def _key(component: str, layer: str, found: Found) -> str | None:

@@ -8,9 +8,10 @@ from .container import read_header
 from .families import FAMILIES
 from .file_kind import Exported, FileKind
 from .fusing import PEFT_NORMS
+from .header_numbers import number
 from .kinds import JOINT_WIDTHS, WIDTHS, Found, axis_of, cross_width, joint_width, read_by_diffusers, recognise
 from .readers import READERS, answer
-from .scales import adapter_config, number_of
+from .scales import adapter_config
 from .tool_keys import TOOLS, keys_for
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class LoRAKind(FileKind):
 def _facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
     ranks = {header.tensors[f.down].shape[0] for layers in found.components.values() for f in layers.values()}
     alphas = {
-        number_of(file, header, factors.alpha) if factors.alpha else None
+        number(file, header, factors.alpha) if factors.alpha else None
         for layers in found.components.values()
         for factors in layers.values()
     }

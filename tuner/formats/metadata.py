@@ -116,6 +116,23 @@ def kohya_header(
     return {"format": "pt", **header}
 
 
+def lycoris_header(
+    tensors: Mapping[str, Tensor], about: About, settings: Mapping[str, Any], *, rank: int, alpha: float
+) -> dict[str, str]:
+    """Header of a LoHa's or LoKr's file. Holds no date, no path and no run name.
+
+    Args:
+        settings: of the method, as LyCORIS names them (`algo`, `factor` ...).
+    """
+    header = kohya_header({}, about, rank=rank, alpha=alpha)
+    if about.metadata == "none":
+        return header
+    # sd-scripts reads kohya's prefixes through this module; those for SD3.5 only LyCORIS' own wrapper writes
+    header.pop("ss_network_module")
+    module = {"ss_network_module": "lycoris.kohya"} if FAMILIES[about.family].kohya_in_diffusers else {}
+    return _hashed(tensors, {**header, **module, "ss_network_args": _text(settings)})
+
+
 def told_header(
     tensors: Mapping[str, Tensor], layers: Sequence[Pair], about: About, *, rank: int, alpha: float
 ) -> dict[str, str]:

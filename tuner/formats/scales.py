@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
-import struct
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from .header_numbers import number
 from .spellings import spelling_of
 
 if TYPE_CHECKING:
@@ -56,22 +56,11 @@ def same_alphas(file: Path, header: Header, found: Found) -> bool:
     by a name that it has changed meanwhile.
     """
     alphas = {
-        number_of(file, header, factors.alpha) if factors.alpha else None
+        number(file, header, factors.alpha) if factors.alpha else None
         for layers in found.components.values()
         for factors in layers.values()
     }
     return len(alphas) == 1
-
-
-def number_of(file: Path, header: Header, key: str) -> float:
-    """The one number of a small tensor."""
-    entry = header.tensors[key]
-    with file.open("rb") as data:
-        data.seek(entry.start)
-        raw = data.read(entry.end - entry.start)
-    if entry.dtype == "BF16":  # the upper half of a float32
-        return float(struct.unpack("<f", b"\0\0" + raw)[0])
-    return float(struct.unpack({"F64": "<d", "F32": "<f", "F16": "<e"}[entry.dtype], raw)[0])
 
 
 def adapter_config(file: Path, header: Header) -> Mapping[str, Any]:

@@ -40,6 +40,7 @@ def load_of(
         held=held_of(recipe, layout),
         beside={itemsize: kept_beside(recipe, layout, itemsize) for itemsize in (2, 4)},
         kept=kept,
+        remade=remade_of(recipe, layout),
     )
 
 
@@ -70,6 +71,11 @@ def trained_text(recipe: Recipe, layout: Layout) -> tuple[str, ...]:
 def held_of(recipe: Recipe, layout: Layout) -> dict[str, int]:
     """`Adapter.held_bytes` of all adapters."""
     return {name: size for a in recipe.adapters for name, size in a.held_bytes(recipe.backbone, layout).items()}
+
+
+def remade_of(recipe: Recipe, layout: Layout) -> dict[str, int]:
+    """`Adapter.remade` of all adapters."""
+    return {name: size for a in recipe.adapters for name, size in a.remade(recipe.backbone, layout).items()}
 
 
 def training_bytes(recipe: Recipe, layout: Layout) -> tuple[int, int]:

@@ -6,6 +6,7 @@ taken to be computed in tiles, as every GPU kernel of today does; 1 GB is set as
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 OVERHEAD = 10**9
 """Context, workspaces and fragmentation of the framework, in bytes."""
+BLOCK = re.compile(r".*?(attentions|resnets|transformer_blocks)\.\d+")
+"""Beginning of the names of a block's layers, which gradient checkpointing computes again together."""
 ENCODER_BYTES_A_PIXEL = 128 * 4 * 5
 """Encoder: at its peak five float32 tensors of 128 channels at full size are alive (counted)."""
 DECODER_BYTES_A_PIXEL = 256 * 4 * 4
@@ -57,6 +60,8 @@ class Load:
     """By bytes of a frozen weight, what layers that train keep beside their inputs."""
     kept: int = 0
     """Parameters that train in place, of which a task with a teacher keeps the base's values, too."""
+    remade: Mapping[str, int] = field(default_factory=dict)
+    """By layer, numbers of the updates that a step makes at a weight's full size and keeps for the gradient."""
 
     @property
     def trains_text(self) -> bool:
@@ -118,7 +123,7 @@ def memory(load: Load, itemsize: int, *, shared: bool) -> Memory:
         phase("encoding", vae, load.area * ENCODER_BYTES_A_PIXEL),
         phase(
             "training",
-            {**held, **state},
+            {**held, **state, **updates(load, itemsize)},
             training_activations(load, itemsize),
             f"activations of {load.examples} at once",
         ),
@@ -142,6 +147,16 @@ def weights(load: Load, itemsize: int, held: Mapping[str, int]) -> dict[str, int
 def copied(load: Load, itemsize: int) -> int:
     """Bytes of the narrow copies that a forward pass makes of weights that are kept wider, and that backward needs."""
     return sum(load.layout.parameters[name] * itemsize for name, held in load.held.items() if held > itemsize)
+
+
+def updates(load: Load, itemsize: int) -> dict[str, int]:
+    """Bytes of updates at full size, where there are any; of one block at a time where activations are made anew."""
+    blocks: dict[str, int] = {}
+    for layer, size in load.remade.items():
+        block = BLOCK.match(layer)
+        home = (block[0] if block else layer) if load.checkpointing else "all"
+        blocks[home] = blocks.get(home, 0) + size * itemsize
+    return {"updates at full size": max(blocks.values())} if blocks else {}
 
 
 def training_activations(load: Load, itemsize: int) -> float:

@@ -24,17 +24,16 @@ MOST_FILES = 200
 LARGEST_VALUE = 20_000
 """Characters of one value of a header that are shown."""
 PLACES = {
-    "lora": {
-        "AUTOMATIC1111": "in models/Lora",
-        "Forge": "in models/Lora",
-        "ComfyUI": "in models/loras",
-        "InvokeAI": "through its model manager",
-    }
+    "AUTOMATIC1111": "in models/Lora",
+    "Forge": "in models/Lora",
+    "ComfyUI": "in models/loras",
+    "InvokeAI": "through its model manager",
 }
-"""Where a tool wants a file of a kind, where what the file says of itself does not tell."""
+"""Where a tool wants a LoRA and its relatives, where what the file says of itself does not tell."""
 _DIRECT = re.compile(r"all of it|from |through |the folder ")
 """How it begins what is said of a tool that reads a file as it is."""
-_LABELS = {"lora": "LoRA", "textual_inversion": "a word", "hypernetwork": "hypernetwork", "full": "whole model"}
+_RELATIVES = {"lora": "LoRA", "loha": "LoHa", "lokr": "LoKr"}
+_LABELS = {**_RELATIVES, "textual_inversion": "a word", "hypernetwork": "hypernetwork", "full": "whole model"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class FileView:
     num_bytes: int
     size: str
     kind: str
-    """'LoRA', 'a word', 'hypernetwork', 'whole model'; empty where the file is broken."""
+    """'LoRA', 'LoHa', 'LoKr', 'a word', 'hypernetwork', 'whole model'; empty where the file is broken."""
     base: str
     """The family of models it belongs to."""
     tools: tuple[tuple[str, str], ...]
@@ -155,7 +154,7 @@ def _choices(path: Path, files: tuple[FileView, ...]) -> tuple[Choice, ...]:
                 if folder_mark(path / FOLDER):
                     found[tool] = Choice(tool, f"{FOLDER}/", words)
                 continue
-            place = PLACES["lora"].get(tool, "") if file.kind == _LABELS["lora"] else ""
+            place = PLACES.get(tool, "") if file.kind in _RELATIVES.values() else ""
             found[tool] = Choice(tool, file.name, f"{words}; {place}" if place else words)
     return tuple(found.values())
 
