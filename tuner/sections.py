@@ -98,7 +98,7 @@ class Train(Part):
     lr: float = Field(default=1e-4, gt=0, le=100)
     """Peak learning rate."""
     schedule: Schedule = Constant()
-    """Shape of the learning rate: constant, linear or cosine, each with `warmup` steps."""
+    """Shape of the learning rate over the run, each with `warmup` steps."""
     optimizer: Optimizer = AdamW()
     """How a gradient becomes an update."""
     optimizer_in_backward: bool = False
