@@ -75,7 +75,7 @@ def test_together_is_as_one_by_one(name, absent):
 def test_how_many_are_updated_at_once_changes_nothing(name, monkeypatch):
     one, other = parameters(), parameters()
     run(one, build(name, one), range(10))
-    monkeypatch.setattr(flat, "MOST", 41)
+    monkeypatch.setattr(flat, "MOST_ON_CPU", 41)
     cut = build(name, other)
     run(other, cut, range(10))
     assert [len(stretch.members) for stretch in cut.stretches()] == [1, 1, 2, 1, 1]

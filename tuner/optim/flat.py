@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .one_by_one import OneByOne
 
-MOST = 2**22
-"""Numbers that are updated at once, but for a larger tensor: a step holds several copies of them in float32."""
+MOST, MOST_ON_CPU = 2**22, 2**17
+"""Numbers that are updated at once, but for a larger tensor: a step holds several copies of them in float32, which on a
+CPU should lie in its cache."""
 SINCE = "since"
 """Key of a state: the first step that a parameter had a gradient in, or ALONE."""
 ALONE = -1
@@ -126,13 +127,13 @@ class Flat(OneByOne):
 
 
 def _cut(together: Sequence[Tensor]) -> list[list[Tensor]]:
-    """In stretches of at most MOST numbers, or of one tensor."""
+    """In stretches of that many numbers, or of one tensor."""
     found: list[list[Tensor]] = []
     room = 0
     for p in together:
         if p.numel() > room:
             found.append([])
-            room = MOST
+            room = MOST_ON_CPU if p.device.type == "cpu" else MOST
         found[-1].append(p)
         room -= p.numel()
     return found
