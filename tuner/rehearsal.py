@@ -117,9 +117,7 @@ def _rates_of_optimizer(tree: Mapping[str, Any], preset: Mapping[str, Any]) -> d
     optimizer = Optimizer.family.get(name) if isinstance(name, str) else None
     if optimizer is None or not issubclass(optimizer, Optimizer):
         return {}
-    rate, multiple = optimizer.rehearsal_lr
-    rates = {key: value for key, value in preset.items() if key.endswith(".lr")}
-    return {key: value * rate if multiple else rate for key, value in rates.items()}
+    return {key: optimizer.rate_of_adamw.of(value) for key, value in preset.items() if key.endswith(".lr")}
 
 
 def _preset_of_task(tree: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:

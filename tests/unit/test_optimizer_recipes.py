@@ -134,3 +134,21 @@ def test_what_each_remembers_is_what_the_plan_counts():
         optimizer.step()
         held = sum(value.numel() * value.element_size() for value in optimizer.state[weight].values())
         assert held / weight.numel() == pytest.approx(member.bytes_a_parameter, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("train", "offered"),
+    [
+        ("optimizer: adamw", {"train.optimizer", "train.optimizer_in_backward"}),
+        ("optimizer: schedule_free", {"train.optimizer", "train.optimizer_in_backward"}),
+        ("optimizer: adafactor", {"train.optimizer_in_backward"}),
+        ("optimizer: lion", {"train.optimizer_in_backward"}),
+        ("optimizer: prodigy, lr: 1", set()),
+    ],
+)
+def test_to_save_memory_no_optimizer_is_offered_whose_learning_rate_is_another(pictures, train, offered):
+    from tuner.planning.cards import ladder
+
+    keys = {key for way in ladder(read(pictures, train, "full")) for key in way}
+    assert keys & {"train.optimizer", "train.optimizer_in_backward"} == offered
+    assert "train.gradient_checkpointing" in keys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+class Rate(NamedTuple):
+    """A learning rate next to AdamW's."""
+
+    multiple: float = 1.0
+    fixed: float | None = None
+    """In place of a multiple."""
+
+    def of(self, rate: float) -> float:
+        """The learning rate in place of AdamW's `rate`."""
+        return rate * self.multiple if self.fixed is None else self.fixed
+
+
 class Optimizer(Choice):
     """How a gradient becomes an update."""
 
@@ -31,8 +43,9 @@ class Optimizer(Choice):
     """What it remembers of each trained number."""
     files_hold: ClassVar[Literal["raw", "schedule_free"]] = "raw"
     """The trained weights, or what `shown` gives."""
-    rehearsal_lr: ClassVar[tuple[float, bool]] = (1.0, True)
-    """Learning rate that `--rehearse` takes, and whether it is a multiple of the one for AdamW."""
+    rate_of_adamw: ClassVar[Rate] = Rate()
+    """The learning rate that does about what one does with AdamW."""
+    updates_in_backward: ClassVar[bool] = True
 
     def problems(self, recipe: Recipe) -> Sequence[Problem]:
         """What this optimizer cannot do; see `Task.problems`."""
@@ -153,7 +166,7 @@ class Lion(Optimizer, name="lion"):
 
     known_as = ("lion8bit", "paged_lion_8bit")
     bytes_a_parameter = 4
-    rehearsal_lr = (0.2, True)
+    rate_of_adamw = Rate(0.2)
 
     betas: tuple[Beta, Beta] = (0.9, 0.99)
     """Share of the moment in what decides the sign, and of the moment that is kept."""
@@ -218,7 +231,8 @@ class Prodigy(Optimizer, name="prodigy"):
 
     known_as = ("prodigyopt", "dadaptation", "dadaptadam", "dadaptadampreprint", "dadaptlion", "dadaptadagrad")
     bytes_a_parameter = 16
-    rehearsal_lr = (1.0, False)
+    rate_of_adamw = Rate(fixed=1.0)
+    updates_in_backward = False
 
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     """Decay rates of the first and second moment."""
