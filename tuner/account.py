@@ -69,7 +69,7 @@ def account(
             recipe_text=recipe_text,
             base_identity=ready.base_identity,
             prediction=ready.student.objective.prediction,
-            weights="ema" if recipe.train.ema else "raw",
+            weights="ema" if recipe.train.ema else recipe.train.optimizer.files_hold,
             made=today(),
             preview=samples.latest(place.samples, recipe.sample.prompts),
         )

@@ -169,7 +169,7 @@ class _Run:
                 processes,
                 self.steps,
                 order.steps_per_epoch,
-                gauges=gauges(recipe.log, student.model),
+                gauges=[*gauges(recipe.log, student.model), *train.optimizer.gauges(training.optimizer)],
             )
             self._main(
                 lambda: self._catch_up(

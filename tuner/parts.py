@@ -118,6 +118,8 @@ class Choice(Part):
     key: ClassVar[str] = ""
     """The member's own name."""
     opens_family: ClassVar[bool] = False
+    known_as: ClassVar[tuple[str, ...]] = ()
+    """What other tools call the member; whoever writes that is told its name here."""
 
     def __init_subclass__(cls, *, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -163,6 +165,13 @@ class Choice(Part):
         return [mapping] if needed else [mapping, {"const": name, "description": tree.get("description", "")}]
 
     @classmethod
+    def _meant(cls, word: str) -> str:
+        """What somebody who writes `word` may have meant, as the end of a message."""
+        return suggest(
+            word, cls.family, {other: key for key, own in cls.family.items() for other in (key, *own.known_as)}
+        )
+
+    @classmethod
     def read(cls, value: object) -> Self:
         """The member that a recipe's mapping (or bare name) describes.
 
@@ -172,7 +181,7 @@ class Choice(Part):
             return value
         if isinstance(value, str):
             if value not in cls.family:
-                raise ValueError(f"unknown {cls.__name__.lower()} {quoted(value)}{suggest(value, cls.family)}")
+                raise ValueError(f"unknown {cls.__name__.lower()} {quoted(value)}{cls._meant(value)}")
             value = {"name": value}
         family = cls.__name__.lower()
         if not isinstance(value, Mapping):
@@ -182,7 +191,7 @@ class Choice(Part):
         name = value["name"]
         member = cls.family.get(name) if isinstance(name, str) else None
         if member is None:
-            problem = f"unknown {family} {quoted(name)}{suggest(name, cls.family)}" if isinstance(name, str) else ""
+            problem = f"unknown {family} {quoted(name)}{cls._meant(name)}" if isinstance(name, str) else ""
             problem = problem or f"must be one of {', '.join(sorted(cls.family))}, not {what(name)}"
             raise problems_error([("name", problem, "unknown_name")])
         return member.model_validate({k: v for k, v in value.items() if k != "name"})  # type: ignore[return-value]

@@ -86,6 +86,7 @@ class Recipe(Part):
             *self.task.problems(self.sources),
             *self.backbone.problems(self),
             *(problem for adapter in self.adapters for problem in adapter.problems(self)),
+            *self.train.optimizer.problems(self),
             *self._text_problems(),
             *self._validation_problems(),
             *self._objective_problems(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .adapters import Adapter
 from .backbones import Backbone
+from .optim.optimizers import Optimizer
 from .overrides import dotted
 from .part_types import default_at
 from .recipe import Recipe
@@ -85,6 +86,7 @@ def rehearse(tree: Mapping[str, Any], overridden: Sequence[KeyPath] = ()) -> Reh
     objective = made.tree.get("objective")
     if (objective is None or isinstance(objective, str)) and any(key.startswith("objective.") for key in preset):
         made.tree["objective"] = {"name": objective or backbone.default_objective}
+    preset |= _rates_of_optimizer(made.tree, preset)
     for dotted_key, value in {**preset, **_preset_of_task(made.tree, preset)}.items():
         for path in _places(made.tree, tuple(dotted_key.split("."))):
             if not _touched(path, overridden):
@@ -105,6 +107,17 @@ def _presets_of_adapters(tree: Mapping[str, Any]) -> dict[str, Any]:
         if member is not None and issubclass(member, Adapter):
             preset |= member.rehearsal
     return preset
+
+
+def _rates_of_optimizer(tree: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
+    """The learning rates of `preset` as the recipe's optimizer takes them."""
+    train = tree.get("train")
+    named = train.get("optimizer") if isinstance(train, dict) else None
+    name = named.get("name") if isinstance(named, dict) else named
+    optimizer = Optimizer.family.get(name) if isinstance(name, str) else None
+    if optimizer is None or not issubclass(optimizer, Optimizer):
+        return {}
+    return {key: optimizer.rate_of_adamw.of(value) for key, value in preset.items() if key.endswith(".lr")}
 
 
 def _preset_of_task(tree: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,9 +96,9 @@ class Train(Part):
     accumulate: int = Field(default=1, ge=1, le=65_536)
     """Micro-batches that make one optimizer step."""
     lr: float = Field(default=1e-4, gt=0, le=100)
-    """Peak learning rate."""
+    """Peak learning rate; with prodigy a multiple of what it finds, so 1."""
     schedule: Schedule = Constant()
-    """Shape of the learning rate: constant, linear or cosine, each with `warmup` steps."""
+    """Shape of the learning rate over the run, each with `warmup` steps."""
     optimizer: Optimizer = AdamW()
     """How a gradient becomes an update."""
     optimizer_in_backward: bool = False

@@ -44,13 +44,13 @@ class Selection:
             return cls(place, watcher)
         from .validation import Validator
 
-        averaged = training.average is not None
+        average = training.average
         device = training.guard.scale.device
         # As many examples in a forward pass as a training step has, which is known to fit.
         rows = min(LEVELS, recipe.train.batch * len(recipe.task.roles(recipe.sources)))
         validator = Validator(held_out, recipe.bound_objective.needs(), draws, device, rows)
-        facts = validator.facts(averaged=averaged)
-        weights = "the averaged weights (EMA)" if averaged else "the weights"
+        facts = validator.facts(weights=average.name if average else "raw")
+        weights = average.words if average else "the weights"
         pictures = "picture" if facts["pictures"] == 1 else "pictures"
         watcher.say(f"validation: {weights} on {facts['pictures']} held-out {pictures}, at {LEVELS} noise levels each")
         return cls(place, watcher, validator, History(place.validation_file, facts))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from .adapters import Attachment
+    from .optim.shown import Shown
     from .sections import Train
     from .types import Loss, ParamGroup
 
@@ -59,7 +60,8 @@ class Training:
     groups: Sequence[ParamGroup]
     optimizer: torch.optim.Optimizer
     guard: Guard
-    average: Average | None
+    average: Shown | None
+    """What samples, validation and files have in place of the trained weights."""
     tally: Tally
     peaks: Sequence[float] = field(default=())
     """Peak learning rate of each group."""
@@ -91,16 +93,17 @@ class Training:
                 "set train.precision: fp32, or optimizer_in_backward: false",
             )
         live = {name: p for group in groups for name, p in group.params.items()}
-        ema = train.ema
+        ema, in_backward = train.ema, train.optimizer_in_backward
+        optimizer = train.optimizer.build(groups, train.lr, seed=train.seed, in_backward=in_backward)
         return cls(
             attachments,
             groups,
-            train.optimizer.build(groups, train.lr, seed=train.seed, in_backward=train.optimizer_in_backward),
+            optimizer,
             Guard(device, scaled=scaled),
-            Average(live, decay=ema.decay, every=ema.every) if ema else None,
+            Average(live, decay=ema.decay, every=ema.every) if ema else train.optimizer.shown(optimizer, live),
             Tally(device, parts),
             tuple(group.peak(train.lr) for group in groups),
-            train.optimizer_in_backward,
+            in_backward,
         )
 
     def active(self) -> list[nn.Parameter]:
@@ -121,15 +124,15 @@ class Training:
                     p.requires_grad_(False)
                     p.grad = None
 
-    def tensors(self) -> dict[str, dict[str, Tensor]]:
+    def tensors(self) -> dict[str, Mapping[str, Tensor]]:
         """The state by group, live tensors."""
-        out: dict[str, dict[str, Tensor]] = {}
+        out: dict[str, Mapping[str, Tensor]] = {}
         for i, attachment in enumerate(self.attachments):
             out[f"adapter.{i}"] = attachment.state_dict()
         moments = self.optimizer.state_dict()["state"]
         out["optimizer"] = {f"{i}.{name}": value for i, own in moments.items() for name, value in own.items()}
-        if self.average:
-            out["ema"] = dict(self.average.tensors)
+        if self.average and (kept := self.average.state()):
+            out["ema"] = kept
         out["counters"] = {
             **{f"guard.{name}": value for name, value in self.guard.state().items()},
             **{f"tally.{name}": value for name, value in self.tally.sums.items()},
@@ -150,7 +153,7 @@ class Training:
         described = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": moments, "param_groups": described["param_groups"]})
         if self.average:
-            self.average.restore(tensors["ema"])
+            self.average.restore(tensors.get("ema", {}))
         counters = tensors["counters"]
         self.guard.restore({key.removeprefix("guard."): value for key, value in counters.items()})
         for name, total in self.tally.sums.items():

@@ -47,8 +47,8 @@ class Validator:
         levels = losses.cpu().double().mean(0).tolist()
         return Measured(sum(levels) / LEVELS, tuple(levels))
 
-    def facts(self, *, averaged: bool) -> dict[str, Any]:
-        """What a value depends on besides the weights."""
+    def facts(self, *, weights: str) -> dict[str, Any]:
+        """What a value depends on besides the weights, and which `weights` these are: raw, or averaged in some way."""
         held = self.held_out
         rows = [f"{e.uid} {held.sizes[e.uid]} {self._caption(e)}" for e in held.examples]
         return {
@@ -56,7 +56,7 @@ class Validator:
             "sha256": hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest(),
             "levels": LEVELS,
             "seed": self.draws.seed,
-            "weights": "ema" if averaged else "raw",
+            "weights": weights,
         }
 
     def _losses(self, student: Student, example: Example) -> Tensor:

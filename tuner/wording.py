@@ -13,11 +13,23 @@ MAX_SHOWN = 60
 """Characters of a user's value that a message repeats."""
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """'; did you mean ...?' where one is close, else the list of what there is."""
+def suggest(word: str, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
+    """'; did you mean ...?' where one is close, else the list of what there is.
+
+    Args:
+        word: what was written.
+        known: what there is.
+        elsewhere: what other tools call it; capitals, hyphens and underscores do not count.
+    """
     names = list(known)
-    close = difflib.get_close_matches(word[:MAX_SHOWN], names, n=1, cutoff=0.6)
+    spoken = {_letters(other): name for other, name in (elsewhere or {}).items()}
+    meant = spoken.get(_letters(word[:MAX_SHOWN]))
+    close = [meant] if meant else difflib.get_close_matches(word[:MAX_SHOWN], names, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else choices(names)
+
+
+def _letters(word: str) -> str:
+    return re.sub(r"[\W_]", "", word).lower()
 
 
 def choices(known: Iterable[str]) -> str:

@@ -209,20 +209,20 @@ def test_the_average_is_what_is_measured(sd15_model):
             p.copy_(average.tensors[name])
     assert case.measure() == averaged
     assert abs(raw.loss - averaged.loss) > 1e-6
-    assert case.validator.facts(averaged=True) != case.validator.facts(averaged=False)
+    assert case.validator.facts(weights="ema") != case.validator.facts(weights="raw")
 
 
 def test_another_seed_or_picture_is_another_measurement(sd15_model):
     case = Case(sd15_model, OBJECTIVES["epsilon"])
-    first, facts = case.measure(), case.validator.facts(averaged=False)
+    first, facts = case.measure(), case.validator.facts(weights="raw")
     object.__setattr__(case.validator, "draws", Draws(SEED + 1))
     assert case.measure().loss != first.loss
-    assert case.validator.facts(averaged=False) != facts
+    assert case.validator.facts(weights="raw") != facts
     object.__setattr__(case.validator, "draws", Draws(SEED))
     held = case.validator.held_out
     fewer = HeldOut(held.examples[:2], held.sizes, held.pictures, held.texts, held.recital)
     object.__setattr__(case.validator, "held_out", fewer)
-    assert case.validator.facts(averaged=False) != facts
+    assert case.validator.facts(weights="raw") != facts
     shuffled = HeldOut(held.examples[::-1], held.sizes, held.pictures, held.texts, held.recital)
     object.__setattr__(case.validator, "held_out", shuffled)
-    assert case.validator.facts(averaged=False) == facts
+    assert case.validator.facts(weights="raw") == facts

@@ -48,6 +48,12 @@ class Facts(TypedDict, total=False):
     """Name of the machine's accelerator or processor. Goes to the card alone."""
 
 
+AVERAGES: Mapping[str, str] = {
+    "ema": "the moving average of the trained weights (EMA)",
+    "schedule_free": "the average of the weights that a schedule-free optimizer keeps",
+}
+"""What files hold in place of the trained weights, by `About.weights`."""
+
 SETTINGS: Mapping[str, str] = {
     "lr": "train.lr",
     "optimizer": "train.optimizer.name",
@@ -119,8 +125,8 @@ class About:
     """Keywords of a call of diffusers' pipeline (`Backbone.pipeline_call`)."""
     sampler: Mapping[str, Any] = field(default_factory=dict)
     """What that pipeline's scheduler has to be told to draw as the run did; empty where the base says it already."""
-    weights: Literal["raw", "ema"] = "raw"
-    """Whether the tensors are the trained weights or their moving average."""
+    weights: Literal["raw", "ema", "schedule_free"] = "raw"
+    """Whether the tensors are the trained weights or one of `AVERAGES`."""
     made: str | None = None
     """When, as an ISO date. Goes to the sidecar and the card alone, so that equal runs give equal tensor files."""
     alone: bool = True
@@ -153,7 +159,7 @@ def about_run(  # noqa: PLR0913  (a record with as many fields)
     base: str | None = None,
     base_identity: str | None = None,
     prediction: str = "epsilon",
-    weights: Literal["raw", "ema"] = "raw",
+    weights: Literal["raw", "ema", "schedule_free"] = "raw",
     made: str | None = None,
     preview: Path | None = None,
 ) -> About:
@@ -167,7 +173,7 @@ def about_run(  # noqa: PLR0913  (a record with as many fields)
         base: the base model as the recipe names it; None takes `recipe.backbone.model`. A path keeps its last part.
         base_identity: `model.identity(model.denoiser_name)`.
         prediction: what the denoiser predicts; `epsilon` or `v` (`BoundDDPM.prediction`).
-        weights: `ema` where the tensors are the moving average.
+        weights: which they are, see `About.weights`.
         made: ISO date of the save.
         preview: the latest sample, if any.
     """

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import storage
-from .about import is_hub_id
+from .about import AVERAGES, is_hub_id
 from .families import FAMILIES
 from .flow_facts import in_words
 
@@ -135,8 +135,8 @@ def introduced(about: About, what: str) -> str:
     text = [what]
     if about.activation:
         text.append(f"Write {code(about.activation)} in the prompt to call what it learned.")
-    if about.weights == "ema":
-        text.append("The files hold the moving average (EMA) of the trained weights, not the last step's.")
+    if about.weights in AVERAGES:
+        text.append(f"The files hold {AVERAGES[about.weights]}, not the last step's.")
     if is_hub_id(about.base):
         text.append("The base model's licence applies to what was trained from it as well; check it before sharing.")
     return "\n".join(text)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..atomic import storage
 from ..errors import DataError
+from .about import AVERAGES
 from .families import FAMILIES
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _fields(about: About, what: str) -> dict[str, object]:
     notes = [
         f"made with tuner{f' on {about.made}' if about.made else ''}",
         f"base model: {about.base}" if about.base else "",
-        "holds the moving average of the weights (EMA)" if about.weights == "ema" else "",
+        f"holds {AVERAGES[about.weights]}" if about.weights in AVERAGES else "",
         f"steps: {about.facts['step']}" if "step" in about.facts else "",
     ]
     fields: dict[str, object] = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from .shown import Shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,19 +18,29 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
 
 
-class Average:
+class Average(Shown):
     """average <- decay x average + (1 - decay) x weights, every `every` steps, from the first on; no warm-up.
 
     Args:
         live: the trained tensors by name; the average starts as a copy of them.
     """
 
+    name = "ema"
+    words = "the averaged weights (EMA)"
+
     def __init__(self, live: Mapping[str, Tensor], *, decay: float, every: int) -> None:
-        self.live, self.decay, self.every = dict(live), decay, every
-        self.tensors = {name: _wide(tensor) for name, tensor in live.items()}
+        super().__init__(live)
+        self.decay, self.every = decay, every
+        self._tensors = {name: _wide(tensor) for name, tensor in live.items()}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return self._tensors
+
+    def state(self) -> Mapping[str, Tensor]:
+        return dict(self.tensors)
 
     def update(self, step: int, found: Tensor) -> None:
-        """After step number `step` (from 0). A step that moved nothing (`found` is 1) moves no average."""
         import torch
 
         if (step + 1) % self.every:
@@ -42,19 +53,3 @@ class Average:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         for name, tensor in self.tensors.items():
             tensor.copy_(state[name])
-
-    @contextmanager
-    def swapped_in(self) -> Iterator[None]:
-        """Within it the model has the averaged weights; afterwards the raw ones are back, bit for bit."""
-        import torch
-
-        # In main memory: a whole model and its average leave no room for another copy on a GPU.
-        raw = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.live.items()}
-        with torch.no_grad():
-            for name, tensor in self.live.items():
-                tensor.detach().copy_(self.tensors[name])
-            try:
-                yield
-            finally:
-                for name, tensor in self.live.items():
-                    tensor.detach().copy_(raw[name])

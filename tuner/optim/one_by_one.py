@@ -84,23 +84,33 @@ class OneByOne(torch.optim.Optimizer):
 
     def _update(self, p: Tensor, grad: Tensor, index: int, group: dict[str, Any], found: Tensor | None) -> None:
         if p not in self.state:
-            self.state[p] = {"step": torch.zeros((), device=p.device), **self.begin(p)}
-        before: dict[str, Tensor] = self.state[p]
+            self.state[p] = self._fresh(p)
+        old = p.detach()
+        new, self.state[p] = self._moved(old.float(), grad.detach().float(), self.state[p], group, found)
+        p.copy_(self._rounded(new, old, index, found))
+
+    def _fresh(self, p: Tensor) -> dict[str, Tensor]:
+        return {"step": torch.zeros((), device=p.device), **self.begin(p)}
+
+    def _moved(
+        self, old: Tensor, grad: Tensor, before: dict[str, Tensor], group: dict[str, Any], found: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The next value and state, float32; those of before in a step that must not move anything."""
         told = {**before, "step": before["step"] + 1}
-        old = p.detach().float()
-        new, after = self.move(old, grad.detach().float(), told, group)
+        new, after = self.move(old, grad, told, group)
         after["step"] = told["step"]
-        if found is not None:
-            bad = found > 0
-            new = torch.where(bad, old, new)
-            after = {key: torch.where(bad, before[key], value) for key, value in after.items()}
-        if p.dtype == torch.bfloat16:
-            generator = torch.Generator(p.device).manual_seed(self.draws.torch_seed("rounding", self.calls, index))
-            rounded = round_stochastically(new, generator)
-            p.copy_(rounded if found is None else torch.where(found > 0, p, rounded))
-        else:
-            p.copy_(new)
-        self.state[p] = after
+        if found is None:
+            return new, after
+        bad = found > 0
+        return torch.where(bad, old, new), {key: torch.where(bad, before[key], value) for key, value in after.items()}
+
+    def _rounded(self, new: Tensor, old: Tensor, index: int, found: Tensor | None) -> Tensor:
+        """A next value as its parameter is kept; `index` keys the rounding to bfloat16."""
+        if old.dtype != torch.bfloat16:
+            return new
+        generator = torch.Generator(old.device).manual_seed(self.draws.torch_seed("rounding", self.calls, index))
+        rounded = round_stochastically(new, generator)
+        return rounded if found is None else torch.where(found > 0, old, rounded)
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with tensors alone."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..optim.optimizers import Optimizer, Rate
+
 if TYPE_CHECKING:
     from ..recipe import Recipe
 
@@ -55,8 +57,12 @@ def ladder(recipe: Recipe) -> list[dict[str, Any]]:
         {"train.optimizer_in_backward": True, "train.accumulate": 1, "train.max_grad_norm": None},
         {f"adapters.{at}.where": "attention"},
     ]
-    if train.optimizer.bytes_a_parameter < 1:  # it remembers next to nothing already
-        del steps[2], steps[3]
+    own, unfit = train.optimizer, set[str]()
+    if own.bytes_a_parameter < 1 or own.rate_of_adamw != Rate():
+        unfit.add("train.optimizer")  # it remembers next to nothing already, or its learning rate means something else
+    if not own.updates_in_backward:
+        unfit.add("train.optimizer_in_backward")
+    steps = [step for step in steps if not unfit.intersection(step)]
     ways, sofar = [{}], {}
     for step in steps:
         sofar = sofar | step
@@ -84,8 +90,6 @@ def cards(recipe: Recipe, measure: Callable[[Recipe], int]) -> Sequence[Card]:
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """The recipe with some keys set; for counting alone, since nothing is validated."""
-    from ..optim.optimizers import Optimizer
-
     train = {key.partition(".")[2]: value for key, value in changes.items() if key.startswith("train.")}
     if "optimizer" in train:
         train["optimizer"] = Optimizer.read(train["optimizer"])

@@ -16,6 +16,8 @@ KNOWN_TITLES = {
     "skipped_steps": "Steps that moved nothing",
     "loss_scale": "Scale of the loss (fp16)",
     "attention_logit_max": "Largest attention logit",
+    "effective_lr": "Learning rate that Prodigy comes to",
+    "prodigy_d": "Prodigy's estimate d",
     "accuracy": "Share of pairs told apart",
 }
 """What the chart of a number is called where its own name says little to a newcomer."""
