@@ -8,9 +8,10 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tuner.adapters import Adapter
-from tuner.formats import hypernetwork_card, word_card
+from tuner.formats import hypernetwork_card, lycoris_card, word_card
 from tuner.formats.about import about_run
 from tuner.formats.lora import Pair
 from tuner.formats.lora_card import write_card
@@ -52,8 +53,17 @@ def card(folder, told, kind="lora") -> str:
             folder, told, "<toy>", "toy.safetensors", ["text_encoder"], 2
         ),
         "full": lambda: write_model_card(folder, told, ["transformer"]),
+        "loha": lambda: updates_card(folder, told, "loha"),
+        "lokr": lambda: updates_card(folder, told, "lokr"),
     }
     return writers[kind]().read_text("utf-8")
+
+
+def updates_card(folder, told, method):
+    parts = {"loha": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), "lokr": ("lokr_w1", "lokr_w2")}[method]
+    file = folder / "run.safetensors"
+    save_file({f"lycoris_transformer_blocks_0_attn_to_q.{part}": torch.ones(2, 2) for part in parts}, file)
+    return lycoris_card.write_card(folder, told, file, Adapter.read(method), ["transformer"])
 
 
 EVERY_KIND = pytest.mark.parametrize("kind", list(Adapter.family))
