@@ -67,11 +67,15 @@ TOOLS = ("AUTOMATIC1111", "Forge", "ComfyUI", "InvokeAI", "diffusers")
 def _lora(file: Path, facts: Mapping[str, Any]) -> list[Row]:
     if file.name == DIFFUSERS_FILE:
         return [("diffusers", file.name, "README.md has the code")]
-    return [
-        (tool, file.name, what.format(stem=file.stem))
+    told: Mapping[str, str] = facts["loads_in"]
+    rows = [
+        (tool, file.name, told[tool] if told[tool].startswith(("NOT", "WRONG")) else what.format(stem=file.stem))
         for tool, what in LORA_PLACES.items()
-        if tool in facts["loads_in"]
+        if tool in told
     ]
+    if not file.with_name(DIFFUSERS_FILE).is_file():  # a DoRA of inputs
+        rows.append(("diffusers", file.name, "through tuner.load_adapter; README.md has the code"))
+    return rows
 
 
 def _word(file: Path, facts: Mapping[str, Any]) -> list[Row]:

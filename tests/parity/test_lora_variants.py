@@ -25,6 +25,7 @@ from tuner.formats.inspect import inspect_file
 from tuner.formats.load import load_adapter, set_strength
 from tuner.formats.loaders import quiet_loaders
 from tuner.formats.lora import DIFFUSERS_FILE
+from tuner.load_notes import notes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -471,3 +472,12 @@ def test_other_tools_make_of_it_what_inspect_says(trained, tool, case):
     else:
         assert said.startswith("WRONG")
         assert largest > 0.5
+
+
+def test_the_notes_in_a_package_name_what_a_tool_does_not_read(trained):
+    told = notes(trained("dora").folder, "dog")
+    assert "  AUTOMATIC1111: dog.safetensors\n    WRONG" in told
+    assert f"  diffusers: {DIFFUSERS_FILE}" in told
+    told = notes(trained("dora of inputs").folder, "dog")
+    assert "  diffusers: dog.safetensors\n    through tuner.load_adapter" in told
+    assert "WRONG" not in told
