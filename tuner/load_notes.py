@@ -64,14 +64,26 @@ def notes(folder: Path, title: str) -> str:
 TOOLS = ("AUTOMATIC1111", "Forge", "ComfyUI", "InvokeAI", "diffusers")
 
 
+SHORT = ("NOT", "WRONG", "PART")
+"""Beginnings of what is said of a tool that takes a file in part, or takes it for something else."""
+
+
 def _lora(file: Path, facts: Mapping[str, Any]) -> list[Row]:
     if file.name == DIFFUSERS_FILE:
         return [("diffusers", file.name, "README.md has the code")]
-    return [
-        (tool, file.name, what.format(stem=file.stem))
+    told: Mapping[str, str] = facts["loads_in"]
+    rows = [
+        (
+            tool,
+            file.name,
+            told[tool] if told[tool].startswith(("NOT", "WRONG", "PART")) else what.format(stem=file.stem),
+        )
         for tool, what in LORA_PLACES.items()
-        if facts["loads_in"].get(tool, "").startswith("all")
+        if not told.get(tool, "not").startswith("not")
     ]
+    if not file.with_name(DIFFUSERS_FILE).is_file():  # a DoRA of inputs
+        rows.append(("diffusers", file.name, "through tuner.load_adapter; README.md has the code"))
+    return rows
 
 
 def _lycoris(file: Path, facts: Mapping[str, Any]) -> list[Row]:

@@ -25,6 +25,7 @@ from tuner.formats.inspect import inspect_file
 from tuner.formats.load import load_adapter, set_strength
 from tuner.formats.loaders import quiet_loaders
 from tuner.formats.lora import DIFFUSERS_FILE
+from tuner.load_notes import notes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -424,3 +425,59 @@ def test_the_toybox_has_every_kind_of_convolution():
     for part in ("conv1", "conv2", "conv_shortcut", "downsamplers", "upsamplers", "proj_in", "proj_out"):
         assert any(part in name for name in names), part
     assert toybox.folder("sd15").is_dir()
+
+
+def read_as(tool: str, weight: torch.Tensor, file: dict[str, torch.Tensor], key: str) -> torch.Tensor:
+    """The weight that a tool makes of a layer, by the arithmetic of its source.
+
+    ComfyUI a125cd84 comfy/weight_adapter/base.py and Forge dfdcbab6 backend/patcher/lora.py tell the axis by the norms'
+    first side, and divide those of outputs by the base's; A1111 (in Forge's packages_3rdparty/webui_lora_collection)
+    and InvokeAI 8e71a8a5 backend/patches/layers/dora_layer.py know inputs alone; LyCORIS f49d30d6 modules/locon.py is
+    told the axis.
+    """
+    down, up, norms = (file[f"{key}.{part}"] for part in ("lora_down.weight", "lora_up.weight", "dora_scale"))
+    update = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape) * float(file[f"{key}.alpha"]) / down.shape[0]
+    outputs, changed = norms.shape[0] == weight.shape[0] and tool not in ("AUTOMATIC1111", "InvokeAI"), weight + update
+    of = weight if outputs and tool in ("ComfyUI", "Forge") else changed
+    sides = [side for side in range(weight.ndim) if side != (0 if outputs else 1)]
+    return changed * (norms / of.square().sum(sides, keepdim=True).sqrt())
+
+
+@pytest.mark.parametrize("tool", ["AUTOMATIC1111", "Forge", "ComfyUI", "InvokeAI", "LyCORIS"])
+@pytest.mark.parametrize("case", ["dora of inputs", "dora of convolutions"])
+def test_other_tools_make_of_it_what_inspect_says(trained, tool, case):
+    own = trained(case)
+    path = own.folder / f"{NAME}.safetensors"
+    said = inspect_file(path)["loads_in"].get(tool, "all of it")
+    file, header = load_file(path), read_header(path)
+    largest = 0.0
+    for delta in kind_of(header).deltas(path, header):
+        if delta.component == "unet":
+            weight = own.model.denoiser.get_submodule(delta.layer).base_layer.weight.data
+            added = delta.added(weight)
+            found = read_as(tool, weight, file, f"lora_unet_{delta.layer.replace('.', '_')}") - weight
+            if said.startswith("NOT quite"):  # by as much as training changed the norms
+                rows = (
+                    weight + delta.scale * (delta.up.flatten(1) @ delta.down.flatten(1)).view(weight.shape)
+                ).flatten(1)
+                grown = rows.norm(dim=1) / weight.flatten(1).norm(dim=1)
+                assert torch.allclose(
+                    (found + weight).flatten(1), (added + weight).flatten(1) * grown[:, None], atol=1e-4
+                )
+            largest = max(largest, float((found - added).norm() / added.norm()))
+    if said.startswith("all of it"):
+        assert largest < 1e-4
+    elif said.startswith("NOT quite"):
+        assert largest > 1e-4
+    else:
+        assert said.startswith("WRONG")
+        assert largest > 0.5
+
+
+def test_the_notes_in_a_package_name_what_a_tool_does_not_read(trained):
+    told = notes(trained("dora").folder, "dog")
+    assert "  AUTOMATIC1111: dog.safetensors\n    WRONG" in told
+    assert f"  diffusers: {DIFFUSERS_FILE}" in told
+    told = notes(trained("dora of inputs").folder, "dog")
+    assert "  diffusers: dog.safetensors\n    through tuner.load_adapter" in told
+    assert "WRONG" not in told

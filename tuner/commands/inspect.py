@@ -22,6 +22,7 @@ LABELS = {
     "trigger": "trigger",
     "rank": "rank",
     "alpha": "alpha",
+    "dora": "DoRA, norms of",
     "targets": "layers",
     "hypernetwork": "networks",
     "parameters": "parameters",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .card import base_lines, cell, code, example, introduced, put_card
 from .card_code import as_trained, call, left_out, scheduler_line
 from .families import FAMILIES
-from .lora_kind import DIVIDES_BY_BASE, NEARLY
+from .lora_kind import DIVIDES_BY_BASE, OFF
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,8 +167,8 @@ def _use_dora_elsewhere(about: About, named: str, dora: str) -> str:
     else:
         rows = [("diffusers", "`pytorch_lora_weights.safetensors`")]
         for tool in tools:
-            nearly = tool in DIVIDES_BY_BASE
-            said = f"{named}, nearly: {NEARLY}" if nearly else "none: it takes norms of outputs for those of inputs"
+            divides = tool in DIVIDES_BY_BASE
+            said = f"{named}, not quite: {OFF}" if divides else "none: it takes norms of outputs for those of inputs"
             rows.append((tool, said))
         if family.kohya_in_diffusers:
             rows.append(("LyCORIS, OneTrainer", named))

@@ -34,7 +34,10 @@ DROPPED = "NOT its norms, which it drops with a warning or breaks off; tuner.loa
 BARE = "NOT the norms of text encoders, which it looks for under another name; tuner.load_adapter loads all of it"
 """What diffusers 0.42.1 does with peft's own names of norms."""
 DIVIDES_BY_BASE = ("ComfyUI", "Forge")
-NEARLY = "it divides by the norms of the base's weight, not of the changed one; dora: input is read exactly"
+OFF = (
+    "it divides by the norms of the base's weight, not of the changed one, so it is off by as much as training changed "
+    "these; dora: input is read exactly"
+)
 """What ComfyUI and Forge do with norms of outputs, as their `weight_decompose` is written."""
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 """The name that diffusers' loader looks for in a folder."""
@@ -203,7 +206,7 @@ def dora_loads_in(
         elif set(axes) == {"input"}:
             told[tool] = what
         elif tool in DIVIDES_BY_BASE:
-            told[tool] = f"nearly: {NEARLY}"
+            told[tool] = f"NOT quite: {OFF}"
         else:
             told[tool] = "WRONG: it takes the norms of outputs for those of inputs; train with dora: input for it"
     return told
