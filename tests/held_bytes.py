@@ -121,15 +121,25 @@ def held(module: nn.Module, inputs: dict, *, sixteen: bool, gradients: bool = Tr
     return count.peak - copied
 
 
-def prepared(module: nn.Module, names: list[str] | None, *, sixteen: bool, rank: int = 4) -> nn.Module:
-    """As a run has it: frozen weights in 16 bit with float32 factors at `names`, or everything float32 and training."""
+def prepared(
+    module: nn.Module, names: list[str] | None, *, sixteen: bool, rank: int = 4, dora: str | None = None
+) -> nn.Module:
+    """As a run has it: frozen weights in 16 bit with float32 factors at `names`, or everything float32 and training.
+
+    `dora` names what a DoRA's norms are of.
+    """
     module.requires_grad_(names is None)
     if names is not None:
         from peft import LoraConfig
 
         if sixteen:
             module.to(torch.bfloat16)
-        module.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=names))
+        module.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=names, use_dora=dora == "output"))
+        if dora == "input":
+            from tuner.nn.dora import put_input_norms
+
+            for name in names:
+                put_input_norms(module.get_submodule(name), "default")
         for p in module.parameters():
             if p.requires_grad:
                 p.data = p.data.float()

@@ -49,7 +49,9 @@ class Pictures:
 class TinyRun:
     """A LoRA on the tiny model, its numbers so far, and steps of any division."""
 
-    def __init__(self, folder: Path, *, batch: int, accumulate: int, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, batch: int, accumulate: int, dtype: torch.dtype | None = None, **lora: object
+    ) -> None:
         model = load_sd35(folder, t5_length=8)
         del model.denoiser.transformer_blocks[:-1]  # one is enough, and 512 of them take seconds
         cond = {caption: model.read([caption], CPU).tensors for caption in CAPTIONS}
@@ -64,14 +66,14 @@ class TinyRun:
         objective = Objective.read("rectified_flow")
         sources = (Pictures(), texts, Recital(0.0, {}))
         self.batches = Batches(order, roles, {"images": pictures}, sources, objective.needs(), draws)
-        attachment = LoRA(rank=2).attach(model, keep_base=False, draws=draws)
+        attachment = LoRA(**{"rank": 2, **lora}).attach(model, keep_base=False, draws=draws)
         self.task, self.draws = Task.read("finetune"), draws
         self.settings = Train(steps=4, batch=batch, accumulate=accumulate, lr=1e-3)
         self.student = Student(model, [attachment], objective.bind(model.scheduler, CPU), dtype)
         self.training = Training.of([attachment], self.settings, CPU, (), scaled=False)
 
-    def go(self, steps: int) -> None:
-        batches = prefetched(self.batches, range(steps), CPU)
+    def go(self, steps: int, *, start: int = 0) -> None:
+        batches = prefetched(self.batches, range(start, steps), CPU)
         fit(
             self.student, self.task, self.training, batches, steps=steps, settings=self.settings, draws=self.draws,
             processes=Processes(), boundary=lambda done: False,

@@ -8,7 +8,6 @@ import torch
 
 from tuner.adapters.lora import LoRA
 from tuner.draws import Draws
-from tuner.formats.lora import write_lora
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +24,7 @@ class TrainedLoRA:
     Args:
         model: to put the LoRA on.
         folder: for its files, made where it is not there.
-        size: standard deviation of the second factors.
+        size: standard deviation of the second factors, and of a DoRA's norms about the base's.
         lora: keys of the adapter.
     """
 
@@ -36,9 +35,11 @@ class TrainedLoRA:
         for name, tensor in self.attachment.state_dict().items():
             if name.endswith("lora_B.weight"):
                 tensor.copy_(size * torch.from_numpy(Draws(1).normal(tuple(tensor.shape), name)))
+            elif "lora_magnitude_vector" in name:
+                tensor.mul_(1 + size * torch.from_numpy(Draws(1).normal(tuple(tensor.shape), name)))
         self.state = {name: tensor.clone() for name, tensor in self.attachment.state_dict().items()}
         folder.mkdir(parents=True, exist_ok=True)
-        self.files = write_lora(folder, self.state, rank=self.lora.rank, scale=self.lora.scale, about=about)
+        self.files = self.attachment.export(folder, self.state, about)
 
     def predict(self) -> Tensor:
         """Of two latents without a prompt and with one, (2, C, h, w) float32."""

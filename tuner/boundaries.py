@@ -148,7 +148,7 @@ class Boundary:
         self._worked = (0.0, 0)
         values: dict[str, Any] = dict(means) | {name: found.item() for name, found in measured.items()}
         for group, described in zip(self.training.groups, self.training.optimizer.param_groups, strict=True):
-            values["lr" if group.lr is None else f"lr_{group.name}"] = described["lr"]
+            values["lr" if group.lr is None and group.ratio == 1 else f"lr_{group.name}"] = described["lr"]
         if seconds > 0 and count:
             values["it_s"] = count / seconds
         values["epoch"] = done / self.steps_per_epoch

@@ -15,19 +15,23 @@ import typer
 from . import __version__
 from .commands import (
     cache,
+    check_adapter,
     dataset,
     doctor,
     evaluate,
     export,
+    extract,
     faults,
     generate,
     grid,
     import_file,
     inspect,
+    merge,
     package,
     publish,
     quickstart,
     recipes,
+    resize,
     run,
     runs,
     study,
@@ -95,6 +99,10 @@ app.command("generate", rich_help_panel=USE)(generate.generate)
 app.command("grid", rich_help_panel=USE)(grid.grid)
 app.command("eval", rich_help_panel=USE)(evaluate.evaluate)
 app.command("export", rich_help_panel=USE)(export.export)
+app.command("check-adapter", rich_help_panel=USE)(check_adapter.check_adapter)
+app.command("merge", rich_help_panel=USE)(merge.merge)
+app.command("extract", rich_help_panel=USE)(extract.extract)
+app.command("resize", rich_help_panel=USE)(resize.resize)
 app.command("package", rich_help_panel=USE)(package.package)
 app.command("publish", rich_help_panel=USE)(publish.publish)
 app.command("import", rich_help_panel=USE)(import_file.import_file)

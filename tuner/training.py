@@ -99,7 +99,7 @@ class Training:
             Guard(device, scaled=scaled),
             Average(live, decay=ema.decay, every=ema.every) if ema else None,
             Tally(device, parts),
-            tuple(group.lr or train.lr for group in groups),
+            tuple(group.peak(train.lr) for group in groups),
             train.optimizer_in_backward,
         )
 

@@ -145,4 +145,10 @@ class ParamGroup:
     """Peak learning rate; None takes the run's."""
     weight_decay: float | None = None
     """None takes the optimizer's."""
+    ratio: float = 1.0
+    """What the learning rate is multiplied by, whoever names it, as LoRA+ asks for one factor of each layer."""
     until: float = 1.0
+
+    def peak(self, lr: float) -> float:
+        """Its peak learning rate in a run whose own is `lr`."""
+        return (self.lr or lr) * self.ratio

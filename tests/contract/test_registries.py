@@ -43,6 +43,13 @@ def sd35_stand_in(sd35_folder):
     patch.undo()
 
 
+LORAS = (
+    {"dora": "output", "lora_plus": 16.0, "ranks": [{"layers": "to_q", "rank": 4}]},
+    {"dora": "input", "rslora": True, "alpha": 8.0},
+)
+"""LoRAs of another kind than the plain one."""
+
+
 def variants(family: type[Choice]) -> list[Part]:
     """One value of each member, at its defaults; an adapter also with everything that it may train."""
     values = []
@@ -51,6 +58,8 @@ def variants(family: type[Choice]) -> list[Part]:
         values.append(family.read(given))
         if "text_encoder_lr" in type(values[-1]).model_fields:
             values.append(family.read({**given, "text_encoder_lr": 1e-4}))
+        if (family, name) == (Adapter, "lora"):
+            values += [family.read({**given, **more}) for more in LORAS]
     return values
 
 

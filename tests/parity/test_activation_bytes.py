@@ -12,8 +12,9 @@ import pytest
 import torch
 from held_bytes import held, prepared
 
+from tuner.adapters.lora import LoRA
+from tuner.backbones import Backbone, sd15_sites, sd35_sites
 from tuner.backbones import mmdit_layout as ml
-from tuner.backbones import sd15_sites, sd35_sites
 from tuner.backbones import unet_layout as ul
 from tuner.backbones.bundled import configs as sd15_configs
 
@@ -49,12 +50,12 @@ def layout_of(config: dict, t5_length: int):
     return ml.layout({**ml.configs("medium"), "transformer": config}, t5_length=t5_length)
 
 
-def count_mmdit(config, names, *, px, text, sixteen, checkpointing=False, gradients=True):
+def count_mmdit(config, names, *, px, text, sixteen, checkpointing=False, gradients=True, dora=None):
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
     kind = torch.bfloat16 if sixteen and names is not None else torch.float32
     with torch.device("meta"):
-        module = prepared(SD3Transformer2DModel.from_config(config), names, sixteen=sixteen)
+        module = prepared(SD3Transformer2DModel.from_config(config), names, sixteen=sixteen, dora=dora)
         inputs = {
             "hidden_states": torch.empty(1, 16, px // 8, px // 8, dtype=kind),
             "encoder_hidden_states": torch.empty(1, text, config["joint_attention_dim"], dtype=kind),
@@ -67,12 +68,12 @@ def count_mmdit(config, names, *, px, text, sixteen, checkpointing=False, gradie
     return held(module, inputs, sixteen=sixteen, gradients=gradients)
 
 
-def count_unet(config, names, *, px, sixteen, checkpointing=False, gradients=True):
+def count_unet(config, names, *, px, sixteen, checkpointing=False, gradients=True, dora=None):
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     kind = torch.bfloat16 if sixteen and names is not None else torch.float32
     with torch.device("meta"):
-        module = prepared(UNet2DConditionModel.from_config(config), names, sixteen=sixteen)
+        module = prepared(UNet2DConditionModel.from_config(config), names, sixteen=sixteen, dora=dora)
         inputs = {
             "sample": torch.empty(1, 4, px // 8, px // 8, dtype=kind),
             "timestep": torch.empty(1),
@@ -160,3 +161,29 @@ def test_a_step_of_the_true_models(size, sixteen, checkpointing):
         counted = count_mmdit(config, names, px=1024, text=333, sixteen=sixteen, checkpointing=checkpointing)
         planned = layout.activations.training(1024**2, itemsize, names, checkpointing=checkpointing)
     assert planned == pytest.approx(counted, rel=0.10 if checkpointing else 0.05)
+
+
+VARIANTS = [({"conv_rank": 4}, True), ({"dora": "output"}, False), ({"dora": "input", "conv_rank": 4}, True)]
+
+
+@pytest.mark.parametrize(("keys", "sixteen"), VARIANTS)
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["saved", "recomputed"])
+def test_a_step_of_a_unet_whose_convolutions_train_or_with_norms(keys, sixteen, checkpointing):
+    lora, backbone = LoRA(**keys), Backbone.read({"name": "sd15", "model": "toybox"})
+    layout, itemsize = ul.layout({**sd15_configs(), "unet": UNET}), 2 if sixteen else 4
+    names = list(lora.layers(backbone, layout))
+    counted = count_unet(UNET, names, px=512, sixteen=sixteen, checkpointing=checkpointing, dora=lora.dora)
+    planned = layout.activations.training(
+        512**2, itemsize, names, checkpointing=checkpointing, beside=lora.kept_beside(backbone, layout, itemsize)
+    )
+    assert planned == pytest.approx(counted, rel=0.15 if checkpointing else 0.08)
+
+
+@pytest.mark.parametrize(("dora", "sixteen"), [("output", True), ("input", False)])
+def test_a_step_of_an_mmdit_with_norms(dora, sixteen):
+    config, px, text, activations, names = mmdit_case("wider, with a second attention", "attention")
+    lora, backbone = LoRA(dora=dora), Backbone.read({"name": "sd35", "model": "nobody/nothing-like-this"})
+    beside = lora.kept_beside(backbone, layout_of(config, 256), 2 if sixteen else 4)
+    planned = activations.training(px * px, 2 if sixteen else 4, names, beside=beside)
+    counted = count_mmdit(config, names, px=px, text=text, sixteen=sixteen, dora=dora)
+    assert planned == pytest.approx(counted, rel=0.08)

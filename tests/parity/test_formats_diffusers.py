@@ -594,7 +594,11 @@ def refusals() -> dict[str, tuple[dict[str, torch.Tensor], str]]:
         "sdxl's second encoder": ({"lora_te2_x.lora_down.weight": two}, "SDXL"),
         "a transformer": ({"transformer.x.lora_A.weight": two}, "such as FLUX"),
         "lokr": ({"lora_unet_x.lokr_w1": two}, "LoKr"),
-        "dora": ({f"{layer}.lora_magnitude_vector": two}, "DoRA"),
+        "norms alone": ({f"{layer}.lora_magnitude_vector": two}, "one of its two factors"),
+        "norms of neither": (
+            {f"{layer}.{name}": two for name in ("lora_A.weight", "lora_B.weight", "dora_scale")},
+            "neither of each output nor of each input",
+        ),
         "an embedding": ({"emb_params": two}, "its vectors have 4 values"),
         "a checkpoint": ({"model.diffusion_model.out.2.weight": two}, "whole checkpoint"),
         "a model": ({"down_blocks.0.conv.weight": two}, "whole model"),

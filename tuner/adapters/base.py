@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..backbones import Backbone, DiffusionModel
+    from ..backbones.activations import Beside
     from ..backbones.base import Layout
     from ..draws import Draws
     from ..formats.about import About
@@ -95,6 +96,10 @@ class Adapter(Choice):
         """Why it cannot begin as `initial`, as far as that can be told without the model; imports no torch."""
         return ()
 
+    def layer_problems(self, backbone: Backbone, layout: Layout) -> Sequence[str]:
+        """What it asks of layers that are not there, as far as the layout tells; imports no torch."""
+        return ()
+
     @abstractmethod
     def count(self, backbone: Backbone, layout: Layout) -> Sequence[Count]:
         """What it will train, from the layout alone: one entry a pattern or part. Imports no torch."""
@@ -105,6 +110,14 @@ class Adapter(Choice):
         None where all of the denoiser's weights train. Imports no torch.
         """
         return ()
+
+    def kept_beside(self, backbone: Backbone, layout: Layout, itemsize: int) -> Beside:
+        """What the denoiser's layers that it trains keep for the gradient beside their inputs. Imports no torch.
+
+        Args:
+            itemsize: bytes of a frozen weight, 2 or 4.
+        """
+        return {}
 
 
 class Attachment(ABC):

@@ -1,9 +1,9 @@
-"""Low-rank adaptation (Hu et al. 2021), through peft."""
+"""Low-rank adaptation (Hu et al. 2021), through peft, and its variants: convolutions, DoRA, rsLoRA, LoRA+."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -11,24 +11,37 @@ from pydantic import BeforeValidator, Field, model_validator
 from ..backbones.base import Site
 from ..data.sources import as_list
 from ..errors import RecipeError
+from ..lora_sizes import LayerRank, Size, Sizes
+from ..parts import NO_EFFECT, Problem, problems_error
 from ..places import Place
-from ..types import ParamGroup
-from .base import Adapter, Attachment, Count
+from .base import Adapter, Count
+from .lora_attachment import ADAPTER, LoRAAttachment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from ..backbones import Backbone, DiffusionModel
+    from ..backbones.activations import Beside
     from ..backbones.base import Layout
     from ..draws import Draws
-    from ..formats.about import About
+    from ..recipe import Recipe
 
-ADAPTER = "tuner"
-"""peft's name of the adapter that trains."""
+__all__ = ["ADAPTER", "LoRA", "LoRAAttachment"]
 
 Patterns = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(as_list)]
+CONVOLUTIONS = "convolutions"
+"""What the plan calls them beside the sites."""
+CONV = {2: 2.6, 4: 0.9}
+"""Bytes of each value that goes into a convolution that trains, which keeps a cast of its own; counted, as is the rest,
+by bytes of a frozen weight."""
+OUTPUT_NORMS = {2: 4.1, 4: 8.0}
+"""The same of each value that comes out of a DoRA's layer: what the base and the update give, each times a norm."""
+INPUT_NORMS = {2: 2.9, 4: 4.0}
+"""The same of each that goes into a linear layer whose norms are of inputs: it times its share."""
+CONV_INPUT_NORMS = {2: 7.2, 4: 7.8}
+"""The same of a convolution."""
 
 
 class LoRA(Adapter, name="lora"):
@@ -41,10 +54,24 @@ class LoRA(Adapter, name="lora"):
     where: Site | Patterns = "attention"
     """Layers of the denoiser: cross_attention (on sd35 the text's projections into the joint attention), attention,
     attention_mlp, all_linear, or a list of name endings."""
+    conv_rank: int | None = Field(default=None, ge=1, le=1024)
+    """Also train the UNet's convolutions (LoCon): 3x3 at this rank, 1x1 projections at `rank`; null trains none."""
+    conv_alpha: float | None = Field(default=None, gt=0, le=4096)
+    """Scale numerator of 3x3 convolutions; null gives them the scale of the other layers."""
+    ranks: tuple[LayerRank, ...] = ()
+    """Other ranks for parts of the model, such as [{layers: down_blocks.0, rank: 4}, {layers: attn2, rank: 32}]; of
+    several that fit a layer, the first counts."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) (Kalajdzievski 2023), so that a high rank learns as fast as a low one."""
+    dora: Literal["output", "input"] | None = None
+    """Train each weight's norms beside its direction (DoRA, Liu et al. 2024): a norm for each output, as peft and
+    diffusers do, or for each input, as ComfyUI, Forge and A1111 read it exactly; null trains a plain LoRA."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the update's inputs zeroed in training."""
     init: Literal["gaussian", "kaiming"] = "gaussian"
     """A starts as gaussian noise of deviation 1 / rank, or as a fresh layer does; B starts at 0 and changes nothing."""
+    lora_plus: float | None = Field(default=None, gt=0, le=1000)
+    """LoRA+ (Hayou et al. 2024): B learns at this multiple of A's rate, 16 in the paper; null gives both the same."""
     text_encoder_lr: float | None = Field(default=None, gt=0, le=100)
     """Also train the text encoder's attention, at this peak learning rate; null leaves the text encoder as it is."""
     init_from: Place | None = Field(default=None, min_length=1)
@@ -52,16 +79,34 @@ class LoRA(Adapter, name="lora"):
     begins anew."""
 
     @model_validator(mode="after")
-    def _one_start(self) -> LoRA:
+    def _effects(self) -> LoRA:
         if self.init_from is not None:
             self.refuse_idle({"init": "with init_from, which brings A and B"})
+        if self.conv_rank is None:
+            self.refuse_idle({"conv_alpha": "without conv_rank, which trains convolutions"})
+        if self.rslora and self.alpha is None:
+            text = "needs alpha: without it alpha is the rank, and the scale alpha / sqrt(rank) would grow with it"
+            raise problems_error([("rslora", text, "needs_alpha")])
         return self
 
     rehearsal = {"train.steps": 250, "train.lr": 2e-3}  # said again, for a run that also teaches a word
 
     @property
+    def sizes(self) -> Sizes:
+        return Sizes(
+            self.rank, self.alpha or self.rank, self.rslora, self.conv_rank, self.conv_alpha, tuple(self.ranks)
+        )
+
+    @property
     def scale(self) -> float:
-        return (self.alpha or self.rank) / self.rank
+        """Of the layers that no other key speaks of."""
+        return self.sizes.of(("", ""), wide=False).scale
+
+    def problems(self, recipe: Recipe) -> Sequence[Problem]:
+        if self.conv_rank is None or recipe.backbone.convolves:
+            return ()
+        text = f"has no effect on {recipe.backbone.key}: its transformer convolves nothing but the latents it reads"
+        return [(f"adapters.{recipe.adapters.index(self)}.conv_rank", text, NO_EFFECT)]
 
     def trains_text(self) -> bool:
         return self.text_encoder_lr is not None
@@ -75,161 +120,107 @@ class LoRA(Adapter, name="lora"):
         from ..formats.start import start_problems
 
         file = self.initial()
-        return () if file is None else start_problems(file, family=backbone.key, rank=self.rank, scale=self.scale)
+        return () if file is None else start_problems(file, family=backbone.key, sizes=self.sizes, dora=self.dora)
+
+    def layer_problems(self, backbone: Backbone, layout: Layout) -> Sequence[str]:
+        trained = [
+            (component, name)
+            for component, linears in layout.linears.items()
+            for names in self.hits(backbone, component, linears, layout.convs).values()
+            for name in names
+        ]
+        return self.sizes.idle(trained)
+
+    def hits(
+        self, backbone: Backbone, component: str, linears: Iterable[str], convs: Iterable[str]
+    ) -> dict[str, list[str]]:
+        """Names of the layers of a component that train, by pattern.
+
+        Args:
+            linears: names of the component's linear layers.
+            convs: names of the denoiser's convolutions.
+        """
+        if component in backbone.text_components:
+            names = backbone.matching_text(linears) if self.trains_text() else []
+            return {"attention": names} if names else {}  # not every text encoder trains
+        found = dict(backbone.matching(self.where, linears))
+        if self.conv_rank is not None:
+            found[CONVOLUTIONS] = backbone.convolutions(convs)
+        return found
 
     def count(self, backbone: Backbone, layout: Layout) -> Sequence[Count]:
         counts = []
         for component, linears in layout.linears.items():
-            if component in backbone.text_components:
-                names = backbone.matching_text(linears) if self.trains_text() else ()
-                hits = {"attention": names} if names else {}  # not every text encoder trains
-            else:
-                hits = backbone.matching(self.where, linears)
-            for pattern, names in hits.items():
-                size = sum(self.rank * sum(linears[name]) for name in names)
+            shapes = {name: (*sides, 1) for name, sides in linears.items()}
+            if component not in backbone.text_components:
+                shapes |= layout.convs
+            for pattern, names in self.hits(backbone, component, linears, layout.convs).items():
+                size = sum(self._parameters((component, name), shapes[name]) for name in names)
                 counts.append(Count(f"{component} {pattern}", len(names), size))
         return counts
 
+    def _parameters(self, place: tuple[str, str], shape: tuple[int, int, int]) -> int:
+        """Trained numbers of a layer of (in, out, side of its kernel)."""
+        inputs, outputs, side = shape
+        magnitudes = {"output": outputs, "input": inputs}.get(self.dora or "", 0)
+        return self.sizes.of(place, wide=side > 1).rank * (inputs * side * side + outputs) + magnitudes
+
     def layers(self, backbone: Backbone, layout: Layout) -> Collection[str]:
-        (linears,) = (own for component, own in layout.linears.items() if component not in backbone.text_components)
-        return {name for names in backbone.matching(self.where, linears).values() for name in names}
+        (component,) = (component for component in layout.linears if component not in backbone.text_components)
+        hits = self.hits(backbone, component, layout.linears[component], layout.convs)
+        return {name for names in hits.values() for name in names}
+
+    def kept_beside(self, backbone: Backbone, layout: Layout, itemsize: int) -> Beside:
+        kept: dict[str, tuple[float, float]] = {}
+        for name in self.layers(backbone, layout):
+            conv = name in layout.convs
+            inputs = CONV[itemsize] if conv else 0.0
+            outputs = OUTPUT_NORMS[itemsize] if self.dora == "output" else 0.0
+            if self.dora == "input":
+                inputs += (CONV_INPUT_NORMS if conv else INPUT_NORMS)[itemsize]
+            if inputs or outputs:
+                kept[name] = inputs, outputs
+        return kept
 
     def attach(self, model: DiffusionModel, *, keep_base: bool, draws: Draws) -> LoRAAttachment:
-        from peft import LoraConfig
-        from torch import nn
-
-        linears = {name for name, m in model.denoiser.named_modules() if isinstance(m, nn.Linear)}
-        matched = model.backbone.matching(self.where, linears)
-        denoiser = model.denoiser_name
-        empty = [pattern for pattern, names in matched.items() if not names]
-        if empty:
-            raise RecipeError(
-                [f"adapters.lora.where: {pattern!r} matches no linear layer of the {denoiser}" for pattern in empty],
-                "`tuner plan` lists what each pattern matches",
-            )
-        targets = {model.denoiser_name: (model.denoiser, sorted({n for names in matched.values() for n in names}))}
-        if self.trains_text():
-            for component, encoder in model.text_encoders.items():
-                names = [name for name, m in encoder.named_modules() if isinstance(m, nn.Linear)]
-                if matched_text := sorted(model.backbone.matching_text(names)):
-                    targets[component] = (encoder, matched_text)
-        for module, names in targets.values():
-            config = LoraConfig(
-                r=self.rank,
-                lora_alpha=self.alpha or self.rank,  # type: ignore[arg-type]  # peft divides it, whatever it is
-                lora_dropout=self.dropout,
-                target_modules=names,  # type: ignore[arg-type]
-            )
-            others = [p for p in module.parameters() if p.requires_grad]
-            module.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]
-            for p in others:  # peft freezes whatever is not its own, such as a new word
-                p.requires_grad_(True)
-        attachment = LoRAAttachment(self, model, {k: (m, tuple(n)) for k, (m, n) in targets.items()}, draws)
+        targets: dict[str, tuple[nn.Module, Mapping[str, Size]]] = {}
+        for component, module in {model.denoiser_name: model.denoiser, **model.text_encoders}.items():
+            if sizes := self._targets(model, component, module):
+                targets[component] = (module, sizes)
+        self._require_ranks(targets)
+        attachment = LoRAAttachment(self, model, targets, draws)
         if (file := self.initial()) is not None:
             from ..formats.start import read_start
 
+            if problems := self.initial_problems(model.backbone):
+                raise RecipeError(problems)
             shapes = {name: tensor.shape for name, tensor in attachment.state_dict().items()}
-            start = read_start(file, shapes, family=model.backbone.key, rank=self.rank, scale=self.scale)
+            start = read_start(file, shapes, attachment.sizes, family=model.backbone.key, dora=self.dora)
             attachment.begin_at(start, keep=keep_base)
         return attachment
 
+    def _targets(self, model: DiffusionModel, component: str, module: nn.Module) -> dict[str, Size]:
+        """Size of each layer of a component that trains, in order of their names.
 
-class LoRAAttachment(Attachment):
-    """Injected LoRA layers by component."""
+        Raises: RecipeError where a pattern matches nothing.
+        """
+        from torch import nn
 
-    def __init__(
-        self,
-        adapter: LoRA,
-        model: DiffusionModel,
-        targets: Mapping[str, tuple[nn.Module, tuple[str, ...]]],
-        draws: Draws,
-    ) -> None:
-        self.adapter, self.model, self.targets = adapter, model, targets
-        self.params: dict[str, dict[str, nn.Parameter]] = {}
-        for component, (module, names) in targets.items():
-            own = self.params[component] = {}
-            for name in names:
-                layer = module.get_submodule(name)
-                for side, factor in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B)):  # type: ignore[attr-defined]
-                    weight = factor[ADAPTER].weight  # type: ignore[index]
-                    weight.data = weight.data.float()
-                    own[f"{component}.{name}.{side}.weight"] = weight
-        self._initialise(draws)
+        linears = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear)}
+        convs = {name: m for name, m in module.named_modules() if isinstance(m, nn.Conv2d)}
+        matched = self.hits(model.backbone, component, linears, convs)
+        empty = [pattern for pattern, names in matched.items() if not names]
+        if empty:
+            raise RecipeError(
+                [f"adapters.lora.where: {pattern!r} matches no linear layer of the {component}" for pattern in empty],
+                "`tuner plan` lists what each pattern matches",
+            )
+        wide = {name for name, conv in convs.items() if prod(conv.kernel_size) > 1}
+        names = sorted({name for found in matched.values() for name in found})
+        return {name: self.sizes.of((component, name), wide=name in wide) for name in names}
 
-    def _initialise(self, draws: Draws) -> None:
-        import numpy as np
-        import torch
-
-        for own in self.params.values():
-            for name, weight in own.items():
-                if name.endswith("lora_B.weight"):
-                    torch.nn.init.zeros_(weight)
-                    continue
-                rank, width = weight.shape
-                if self.adapter.init == "gaussian":
-                    values = draws.normal((rank, width), "lora_init", name) / rank  # std 1 / rank, as peft's "gaussian"
-                else:
-                    bound = 1 / width**0.5  # kaiming_uniform with a = sqrt(5)
-                    values = draws.generator("lora_init", name).uniform(-bound, bound, (rank, width)).astype(np.float32)
-                with torch.no_grad():
-                    weight.copy_(torch.from_numpy(values))
-
-    def param_groups(self) -> Sequence[ParamGroup]:
-        text_lr = self.adapter.text_encoder_lr
-        return [
-            ParamGroup(component, own, lr=None if component == self.model.denoiser_name else text_lr)
-            for component, own in self.params.items()
-        ]
-
-    def summary(self) -> Sequence[str]:
-        lines = []
-        for component, (_, names) in self.targets.items():
-            hits: Mapping[str, Sequence[str]] = {"attention": names}
-            if component == self.model.denoiser_name:
-                hits = self.model.backbone.matching(self.adapter.where, names)
-            for pattern, matched in hits.items():
-                size = sum(p.numel() for n in matched for p in self._of(component, n))
-                lines.append(f"{component} {pattern}: {len(matched)} layers, {size:,} parameters")
-        return [*lines, f"begins as {self.adapter.initial()}"] if self.adapter.init_from else lines
-
-    def _of(self, component: str, layer: str) -> Iterator[nn.Parameter]:
-        for side in ("lora_A", "lora_B"):
-            yield self.params[component][f"{component}.{layer}.{side}.weight"]
-
-    def train(self, *, on: bool) -> None:
-        for module, names in self.targets.values():
-            for name in names:
-                module.get_submodule(name).lora_dropout.train(on)  # type: ignore[attr-defined, operator]
-
-    @contextmanager
-    def at_start(self) -> Iterator[None]:
-        layers = [m.get_submodule(name).lora_dropout for m, names in self.targets.values() for name in names]
-        modes = [layer.training for layer in layers]  # type: ignore[union-attr]
-        self.train(on=False)
-        try:
-            with super().at_start():
-                yield
-        finally:
-            for layer, mode in zip(layers, modes, strict=True):
-                layer.train(mode)  # type: ignore[operator, union-attr]
-
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        modules = [module for module, _ in self.targets.values()]
-        for module in modules:
-            module.disable_adapters()  # type: ignore[operator]
-        try:
-            yield
-        finally:
-            for module in modules:
-                module.enable_adapters()  # type: ignore[operator]
-
-    def export(self, folder: Path, state: Mapping[str, Tensor], about: About) -> Sequence[Path]:
-        from ..formats.lora import write_lora
-
-        return write_lora(folder, state, rank=self.adapter.rank, scale=self.adapter.scale, about=about)
-
-    def verify(self, files: Sequence[Path], state: Mapping[str, Tensor]) -> None:
-        from ..formats.verify import verify_lora
-
-        verify_lora(self, files, state)
+    def _require_ranks(self, targets: Mapping[str, tuple[nn.Module, Mapping[str, Size]]]) -> None:
+        """Raises: RecipeError where an entry of `ranks` is about no layer."""
+        places = [(component, name) for component, (_, names) in targets.items() for name in names]
+        if problems := self.sizes.idle(places):
+            raise RecipeError(problems, "`tuner plan` lists what trains")

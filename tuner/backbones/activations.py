@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+Beside = Mapping[str, tuple[float, float]]
+"""By layer, linear or convolution, the bytes of each value that goes in and of each that comes out."""
 
 STREAMS = {name: name[:2] for name in ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj")}
 """Layers that read the same tensor, within one attention."""
@@ -22,7 +27,13 @@ class Activations(ABC):
 
     @abstractmethod
     def training(
-        self, area: int, itemsize: int, layers: Collection[str] | None, *, checkpointing: bool = False
+        self,
+        area: int,
+        itemsize: int,
+        layers: Collection[str] | None,
+        *,
+        checkpointing: bool = False,
+        beside: Beside = MappingProxyType({}),
     ) -> float:
         """The most that a training step holds at a time, without weights, their gradients and the optimizer's state.
 
@@ -32,6 +43,7 @@ class Activations(ABC):
             layers: linear layers of the denoiser that train, whole or by an adapter, each of which keeps its input;
                 None where all weights do.
             checkpointing: whether a block's activations are computed again in the backward pass.
+            beside: what layers keep beside that input.
         """
 
     @abstractmethod

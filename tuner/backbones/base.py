@@ -49,6 +49,8 @@ class Backbone(Choice):
     """Names of its whole-number or yes-or-no fields that say how text is read, in pictures as in training."""
     stretches: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Parts of the denoiser that have a name of their own, as patterns of layer names (`layers_at`)."""
+    convolves: ClassVar[bool] = False
+    """Whether the denoiser has convolutions that a LoRA may train."""
     placed_by_table: ClassVar[bool] = False
     """Whether the denoiser has a table of positions, which ends somewhere."""
     rehearsal: ClassVar[Mapping[str, Any]]
@@ -90,6 +92,10 @@ class Backbone(Choice):
     @abstractmethod
     def matching_text(self, names: Iterable[str]) -> list[str]:
         """Of a text encoder's linear layer names, those that a text adapter trains."""
+
+    def convolutions(self, names: Iterable[str]) -> list[str]:
+        """Of the names of the denoiser's convolutions, those that a LoRA may train; see `convolves`."""
+        return []
 
     def idle_in(self, table_px: int, sizes: Iterable[tuple[int, int]]) -> Sequence[str]:
         """Settings that do nothing for pictures of these (width, height) in pixels, a line each.

@@ -41,5 +41,7 @@ class Layout:
     """Of `tokens`, those that a caption may fill; None where it is all of them."""
     shared_tokens: int | None = None
     """Of `caption_tokens`, those that every text encoder reads; None where it is all of them."""
+    convs: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    """(in, out, side of the kernel) of the denoiser's convolutions, by full name."""
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     """The base's own scheduler configuration, where it is known."""

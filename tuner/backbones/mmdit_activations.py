@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import mul
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from .activations import Activations, distinct_inputs
+from .activations import Activations, Beside, distinct_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -55,7 +57,13 @@ class MMDiTActivations(Activations):
     """(in, out) features by name."""
 
     def training(
-        self, area: int, itemsize: int, layers: Collection[str] | None, *, checkpointing: bool = False
+        self,
+        area: int,
+        itemsize: int,
+        layers: Collection[str] | None,
+        *,
+        checkpointing: bool = False,
+        beside: Beside = MappingProxyType({}),
     ) -> float:
         image = area / self.cell_px**2
         saved = [self._frozen(index, image, itemsize, layers) for index in range(self.depth)]
@@ -63,6 +71,10 @@ class MMDiTActivations(Activations):
             block = _block(name)
             if block is not None:
                 saved[block] += self._tokens(name, image) * self.linears[name][0] * itemsize
+        for name, each in beside.items():
+            block = _block(name)
+            if block is not None:
+                saved[block] += self._tokens(name, image) * sum(map(mul, each, self.linears[name]))
         if not checkpointing:
             return image * self.width * AROUND[itemsize] + sum(saved)
         kept = (image + self.text_tokens) * self.width * itemsize

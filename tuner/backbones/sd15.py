@@ -32,6 +32,7 @@ class SD15(Backbone, name="sd15"):
     default_objective = "ddpm"
     text_components = ("text_encoder",)
     text_settings = ("clip_skip",)
+    convolves = True
     stretches = {"down": ("down_blocks",), "middle": ("mid_block",), "up": ("up_blocks",)}
     pipelines = r"StableDiffusion(Img2Img|Inpaint)?Pipeline"
     file_mark = "input_blocks."
@@ -91,6 +92,9 @@ class SD15(Backbone, name="sd15"):
 
     def matching_text(self, names: Iterable[str]) -> list[str]:
         return sd15_sites.matching_text(names)
+
+    def convolutions(self, names: Iterable[str]) -> list[str]:
+        return sd15_sites.convolutions(names)
 
     def _configs(self) -> Mapping[str, Mapping[str, Any]]:
         """Configuration by component: the toybox's, the folder's, the Hub cache's, else SD1.5's own."""

@@ -24,6 +24,11 @@ TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
 """The attention of a CLIP text encoder."""
 
 
+CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "proj_in", "proj_out")
+"""Convolutions of the residual blocks, between the levels, and around each transformer: all but the UNet's own first
+and last, which kohya's scripts leave out, too."""
+
+
 def matching(where: Site | Sequence[str], names: Iterable[str]) -> dict[str, list[str]]:
     """As `Backbone.matching`.
 
@@ -41,6 +46,11 @@ def matching(where: Site | Sequence[str], names: Iterable[str]) -> dict[str, lis
 
 def matching_text(names: Iterable[str]) -> list[str]:
     return [name for name in names if any(ends(name, ending) for ending in TEXT)]
+
+
+def convolutions(names: Iterable[str]) -> list[str]:
+    """As `Backbone.convolutions`."""
+    return [name for name in names if any(ends(name, ending) for ending in CONVOLUTIONS)]
 
 
 def ends(name: str, pattern: str) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import mul
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from .activations import Activations, distinct_inputs
+from .activations import Activations, Beside, distinct_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -30,8 +32,8 @@ PASSING = {2: 52.0, 4: 106.0}
 class UNetActivations(Activations):
     """See the base class."""
 
-    resnets: tuple[tuple[int, int, int], ...]
-    """(level, channels in, channels out) of each residual block; level 0 has the latents' own cells."""
+    resnets: tuple[tuple[str, int, int, int], ...]
+    """(name, level, channels in, channels out) of each residual block; level 0 has the latents' own cells."""
     transformers: tuple[tuple[str, int, int], ...]
     """(name, level, channels) of each transformer."""
     text_tokens: int
@@ -39,35 +41,70 @@ class UNetActivations(Activations):
     """Pixels of a latent cell, along one side."""
     linears: Mapping[str, tuple[int, int]]
     """(in, out) features by name."""
+    convs: Mapping[str, tuple[int, int, int]]
+    """(in, out, side of the kernel) of the convolutions, by name."""
 
     def training(
-        self, area: int, itemsize: int, layers: Collection[str] | None, *, checkpointing: bool = False
+        self,
+        area: int,
+        itemsize: int,
+        layers: Collection[str] | None,
+        *,
+        checkpointing: bool = False,
+        beside: Beside = MappingProxyType({}),
     ) -> float:
         saved = {name: self._frozen(level, width, area, itemsize) for name, level, width in self.transformers}
-        levels = {name: level for name, level, _ in self.transformers}
-        for layer in distinct_inputs(self.linears if layers is None else layers, itemsize):
-            home = ".".join(layer.split(".")[: 4 if not layer.startswith("mid_block") else 3])
+        trained = self.linears if layers is None else [name for name in layers if name in self.linears]
+        for layer in distinct_inputs(trained, itemsize):
+            home = _home(layer)
             if home in saved:
-                text = layer.endswith(("attn2.to_k", "attn2.to_v"))
-                tokens = self.text_tokens if text else self._cells(levels[home], area)
-                saved[home] += tokens * self.linears[layer][0] * itemsize
+                saved[home] += self._values(layer, area)[0] * itemsize
+        blocks = {
+            name: self._cells(level, area) * self._resnet(source, width, itemsize)
+            for name, level, source, width in self.resnets
+        }
+        between = 0.0
+        for layer, each in beside.items():
+            home, more = _home(layer), sum(map(mul, each, self._values(layer, area)))
+            # the projections around a transformer's block are not computed again
+            own = saved if home in saved and layer in self.linears else blocks if home in blocks else None
+            if own is None:
+                between += more
+            else:
+                own[home] += more
         in_flight = {
             name: self._cells(level, area) * width * IN_FLIGHT[itemsize] for name, level, width in self.transformers
         }
         if not checkpointing:
-            held = sum(self._cells(n, area) * self._resnet(i, o, itemsize) for n, i, o in self.resnets)
-            return held + sum(saved.values()) + max(in_flight.values())
-        kept = sum(self._cells(level, area) * source * itemsize for level, source, _ in self.resnets)
+            return sum(blocks.values()) + sum(saved.values()) + max(in_flight.values()) + between
+        kept = sum(self._cells(level, area) * source * itemsize for _, level, source, _ in self.resnets) + between
         kept += sum(self._cells(level, area) * width * KEPT[itemsize] for _, level, width in self.transformers)
-        again = [saved[name] + in_flight[name] for name in saved]
-        again += [self._cells(n, area) * self._resnet(i, o, itemsize) for n, i, o in self.resnets]
-        return kept + max(again)
+        return kept + max(*(saved[name] + in_flight[name] for name in saved), *blocks.values())
 
     def forward(self, area: int, itemsize: int) -> float:
-        return self._cells(0, area) * self.resnets[0][2] * PASSING[itemsize]
+        return self._cells(0, area) * self.resnets[0][3] * PASSING[itemsize]
 
     def _cells(self, level: int, area: int) -> float:
         return area / self.cell_px**2 / 4**level
+
+    def _values(self, layer: str, area: int) -> tuple[float, float]:
+        """How many go into a layer and come out of it."""
+        if layer in self.linears:
+            source, width = self.linears[layer]
+            level = next((level for name, level, _ in self.transformers if name == _home(layer)), 0)
+            text = layer.endswith(("attn2.to_k", "attn2.to_v"))
+            tokens = self.text_tokens if text else 1.0 if "emb" in layer else self._cells(level, area)
+            return tokens * source, tokens * width
+        source, width, _ = self.convs[layer]
+        part = layer.rpartition(".")[0]
+        levels = {name: level for name, level, *_ in (*self.resnets, *self.transformers)}
+        level = levels.get(part)
+        if level is not None:
+            return self._cells(level, area) * source, self._cells(level, area) * width
+        block = ".".join(layer.split(".")[:2])  # between two levels, behind the blocks of one
+        level = max(own for name, own in levels.items() if name.startswith(f"{block}."))
+        before, behind = (level, level + 1) if block.startswith("down") else (level - 1, level - 1)
+        return self._cells(before, area) * source, self._cells(behind, area) * width
 
     @staticmethod
     def _resnet(source: int, width: int, itemsize: int) -> float:
@@ -75,3 +112,8 @@ class UNetActivations(Activations):
 
     def _frozen(self, level: int, width: int, area: int, itemsize: int) -> float:
         return width * (self._cells(level, area) * TRANSFORMER[itemsize] + self.text_tokens * TEXT[itemsize])
+
+
+def _home(layer: str) -> str:
+    """The transformer or residual block that a layer lies in."""
+    return ".".join(layer.split(".")[: 3 if layer.startswith("mid_block") else 4])

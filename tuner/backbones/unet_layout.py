@@ -34,6 +34,7 @@ def layout(configs: Mapping[str, Mapping[str, Any]]) -> Layout:
         linears=found,
         layers={name: parameters(own) for name, own in layers.items()},
         activations=activations(configs["unet"], factor, tokens, found["unet"]),
+        convs=convs(layers["unet"]),
         text_tokens={"text_encoder": tokens},
     )
 
@@ -50,6 +51,11 @@ def linears(layers: list[Layer]) -> dict[str, tuple[int, int]]:
     }
 
 
+def convs(layers: list[Layer]) -> dict[str, tuple[int, int, int]]:
+    """(in, out, side of the kernel) of the convolutions."""
+    return {name: (shape[1], shape[0], shape[2]) for name, shape, _ in layers if len(shape) == 4}
+
+
 def activations(
     config: Mapping[str, Any], factor: int, text_tokens: int, linears: Mapping[str, Any]
 ) -> UNetActivations:
@@ -58,10 +64,11 @@ def activations(
     shapes = {name: shape for name, shape, _ in unet_layers(config)}
     for name, shape in shapes.items():
         if name.endswith(".conv1"):
-            resnets.append((_level(name, config), shape[1], shape[0]))
+            resnets.append((name.removesuffix(".conv1"), _level(name, config), shape[1], shape[0]))
         elif name.endswith(".proj_in"):
             transformers.append((name.removesuffix(".proj_in"), _level(name, config), shape[0]))
-    return UNetActivations(tuple(resnets), tuple(transformers), text_tokens, factor, linears)
+    convolutions = convs(list(unet_layers(config)))
+    return UNetActivations(tuple(resnets), tuple(transformers), text_tokens, factor, linears, convolutions)
 
 
 def _level(name: str, config: Mapping[str, Any]) -> int:

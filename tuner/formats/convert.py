@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import atomic
 from ..errors import DataError, StorageError, TunerError, UsageError
@@ -11,8 +12,8 @@ from . import container, kohya
 from .container import read_header
 from .families import FAMILIES, Family
 from .find import find_file
-from .fusing import Update, fuse, halves_swapped, padded, scaled, split
-from .kinds import recognise
+from .fusing import Update, fuse, halves_swapped, named_norms, padded, scaled, split
+from .kinds import axis_of, recognise
 from .loaders import check_values
 from .lora import Pair, on_disk
 from .metadata import converted_header
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .container import Header
-    from .kinds import Found
+    from .kinds import Factors, Found
 
 Style = Literal["diffusers", "kohya"]
 TOLERANCE = 1e-6
@@ -44,6 +45,8 @@ class Converted:
     """By component, how many layers of diffusers' model the file updates."""
     widened: int
     """Tensors that are float32 now, since a scale would have been rounded in the 16 bit that they had."""
+    drops_norms: bool = False
+    """Whether it is a DoRA of inputs, whose norms diffusers' own loader drops."""
 
 
 def convert(path: str | Path, to: Style, out: Path) -> Converted:
@@ -72,17 +75,33 @@ def convert(path: str | Path, to: Style, out: Path) -> Converted:
     check_values(source)
     family = FAMILIES[found.family]
     updates = read_updates(source, header, found)
-    tensors = _as_kohya(updates, family, source) if to == "kohya" else _as_diffusers(updates)
-    layers = [Pair(update.component, update.layer, update.down, update.up) for update in updates]
+    tensors = keyed(updates, family, to, source)
+    layers = [Pair(u.component, u.layer, u.down, u.up, magnitude=u.magnitude, axis=u.axis) for u in updates]
     told = converted_header(tensors, header.metadata, to, layers, found.family)
     atomic.write(out, container.pack(tensors, told))
     _compare(source, out, updates)
-    return Converted(out, source, family, to, _counts(updates), _widened(header, tensors))
+    inputs = any(update.magnitude is not None and update.axis == "input" for update in updates)
+    return Converted(out, source, family, to, _counts(updates), _widened(header, tensors), inputs)
 
 
 def as_diffusers(file: Path, header: Header, found: Found) -> dict[str, Tensor]:
     """The tensors of a file under diffusers' keys, alpha / rank within the upper factor. Raises: DataError."""
     return _as_diffusers(read_updates(file, header, found))
+
+
+def keyed(updates: Sequence[Update], family: Family, style: Style, source: Path) -> dict[str, Tensor]:
+    """A file's tensors under the keys of a style.
+
+    Args:
+        updates: of each of diffusers' layers, once.
+        family: of the base.
+        style: the keys. Under diffusers' every layer has the largest rank, filled with zeros, for its loader scales
+            layers of other ranks wrongly where the header is not read.
+        source: where they come from, for messages.
+
+    Raises: DataError where a layer has no name in the style.
+    """
+    return _as_kohya(updates, family, source) if style == "kohya" else _as_diffusers(updates)
 
 
 def read_updates(file: Path, header: Header, found: Found) -> list[Update]:
@@ -101,12 +120,35 @@ def read_updates(file: Path, header: Header, found: Found) -> list[Update]:
                     alpha = float(tensors.get_tensor(factors.alpha)) if factors.alpha else None
                     scale = scale_of(file, header, component, key, down.shape[0], alpha)
                     names = _names(file, found, component, key)
-                    for layer, part in zip(names, split(down, up, len(names)), strict=True):
-                        if part is not None:
-                            updates.append(Update(component, layer, *part, scale))
+                    axis = (axis_of(header, factors) if factors.magnitude else None) or "output"
+                    norms = _norms(file, header, key, factors, tensors, len(names))
+                    for layer, part, own in zip(names, split(down, up, len(names)), norms, strict=True):
+                        if part is not None or own is not None:
+                            given = part or _idle(down, up, len(names))
+                            updates.append(Update(component, layer, *given, scale, own, axis))
     except (SafetensorError, OSError) as error:
         raise DataError(f"{file}: cannot be read: {error}") from error
     return _turned(updates, FAMILIES[found.family]) if found.style == "kohya" else updates
+
+
+def _norms(file: Path, header: Header, key: str, factors: Factors, tensors: Any, count: int) -> Sequence[Tensor | None]:
+    """A DoRA's norms of each of `count` layers that a key stands for; None of each where it is none.
+
+    Raises: DataError where they do not come apart.
+    """
+    if factors.magnitude is None:
+        return [None] * count
+    norms = tensors.get_tensor(factors.magnitude).flatten()
+    if count > 1 and axis_of(header, factors) == "input":
+        raise DataError(
+            f"{file}: {key} is a DoRA of {count} layers in one, whose common norms of each input do not come apart"
+        )
+    return norms.chunk(count)
+
+
+def _idle(down: Tensor, up: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Factors of one of `count` layers that change nothing but the norms."""
+    return down[:1] * 0, up[: up.shape[0] // count, :1] * 0
 
 
 def _names(file: Path, found: Found, component: str, key: str) -> tuple[str, ...]:
@@ -131,6 +173,9 @@ def _as_diffusers(updates: Sequence[Update]) -> dict[str, Tensor]:
         down, up = padded(update.down, scaled(update.up, update.scale), rank)
         tensors[f"{update.component}.{update.layer}.lora_A.weight"] = down
         tensors[f"{update.component}.{update.layer}.lora_B.weight"] = up
+        if update.magnitude is not None:
+            name, norms = named_norms(update.magnitude, update.axis, update.down, "diffusers")
+            tensors[f"{update.component}.{update.layer}.{name}"] = norms
     return tensors
 
 
@@ -139,11 +184,13 @@ def _as_kohya(updates: Sequence[Update], family: Family, source: Path) -> dict[s
     groups: dict[str, dict[str, Update]] = {}
     for update in _turned(updates, family):
         key = family.names.key(update.component, update.layer)
-        if key is None or family.names.layers(key) is None:
+        places = None if key is None else family.names.layers(key)
+        if key is None or places is None or update.layer not in places[1]:
             raise DataError(f"{source}: {update.component}.{update.layer} has no name among kohya's keys")
         groups.setdefault(key, {})[update.layer] = update
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     alphas: dict[str, float] = {}
+    norms: dict[str, Tensor] = {}
     for key, own in groups.items():
         places = family.names.layers(key)
         assert places is not None
@@ -151,7 +198,37 @@ def _as_kohya(updates: Sequence[Update], family: Family, source: Path) -> dict[s
             raise DataError(f"{source}: the layers {', '.join(own)} are of different sizes, which no model has")
         down, up, scale = fuse([own.get(layer) for layer in places[1]])
         factors[key], alphas[key] = (down, up), scale * down.shape[0]
-    return kohya.tensors(factors, alpha=alphas)
+        if any(update.magnitude is not None for update in own.values()):
+            norms[key] = _fused_norms(source, key, [own.get(layer) for layer in places[1]])
+    if family.kohya_in_diffusers:
+        factors, alphas = _of_one_alpha(factors, alphas)
+    return kohya.tensors(factors, alpha=alphas, norms=norms)
+
+
+def _of_one_alpha(
+    factors: Mapping[str, tuple[Tensor, Tensor]], alphas: Mapping[str, float]
+) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]:
+    """The same updates with the commonest alpha throughout: see `scales.same_alphas`."""
+    common = Counter(alphas.values()).most_common(1)[0][0] or 1.0
+    same = {
+        key: (down, up if alphas[key] == common else scaled(up, alphas[key] / common))
+        for key, (down, up) in factors.items()
+    }
+    return same, dict.fromkeys(alphas, common)
+
+
+def _fused_norms(source: Path, key: str, parts: Sequence[Update | None]) -> Tensor:
+    """A DoRA's norms of layers stacked, as `dora_scale` holds them. Raises: DataError where they cannot be told."""
+    import torch
+
+    rows = [
+        named_norms(part.magnitude, part.axis, part.down, "kohya")[1]
+        for part in parts
+        if part is not None and part.magnitude is not None
+    ]
+    if len(rows) < len(parts) or (len(parts) > 1 and any(len(row) == 1 for row in rows)):
+        raise DataError(f"{source}: the norms of {key}, which stacks {len(parts)} layers, do not follow from theirs")
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def _compare(source: Path, out: Path, updates: Sequence[Update]) -> None:
@@ -162,7 +239,7 @@ def _compare(source: Path, out: Path, updates: Sequence[Update]) -> None:
     try:
         header = read_header(out)
         found = {(u.component, u.layer): u for u in read_updates(out, header, recognise(out, header))}
-        fault = _first_difference(updates, found)
+        fault = first_difference(updates, found)
     except TunerError as error:
         fault = f"it cannot be read: {error.message}"
     if fault is not None:
@@ -170,7 +247,7 @@ def _compare(source: Path, out: Path, updates: Sequence[Update]) -> None:
         raise StorageError(f"{out}: read back after the conversion of {source}, {fault}", "it was removed; try again")
 
 
-def _first_difference(updates: Sequence[Update], found: Mapping[tuple[str, str], Update]) -> str | None:
+def first_difference(updates: Sequence[Update], found: Mapping[tuple[str, str], Update]) -> str | None:
     """What differs first; a layer that changes nothing may be left out."""
     want = {(update.component, update.layer): update for update in updates}
     for place in want.keys() | found.keys():
@@ -195,5 +272,5 @@ def _counts(updates: Sequence[Update]) -> dict[str, int]:
 
 def _widened(header: Header, tensors: Mapping[str, Tensor]) -> int:
     """How many factors are wider than any that the source holds."""
-    widest = max(container.ITEM_BYTES[e.dtype] for e in header.tensors.values() if len(e.shape) == 2)
-    return sum(tensor.element_size() > widest for tensor in tensors.values() if tensor.ndim == 2)
+    widest = max(container.ITEM_BYTES[e.dtype] for e in header.tensors.values() if len(e.shape) > 1)
+    return sum(tensor.element_size() > widest for tensor in tensors.values() if tensor.ndim > 1)

@@ -26,7 +26,7 @@ class HypernetworkKind(FileKind):
 
     name = "hypernetwork"
     label = "a hypernetwork"
-    exports = {"a1111": ".pt"}
+    exports = {"a1111": ".pt", "comfyui": ".pt"}
 
     def claims(self, header: Header) -> bool:
         return WORDS in header.metadata or any(key.startswith(PREFIX) for key in header.tensors)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .container import Header
+    from .fusing import Axis
 
 Style = Literal["diffusers", "kohya"]
 
@@ -26,6 +27,8 @@ class Factors:
     down: str
     up: str
     alpha: str | None = None
+    magnitude: str | None = None
+    """Norms of a DoRA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,6 @@ JOINT_WIDTHS: Mapping[int, str] = {
 _BLOCKS = "down_blocks|up_blocks|mid_block|transformer_blocks"
 OTHERS: tuple[tuple[str, str], ...] = (
     (r"(^|\.)(lokr_|hada_)", "a LoKr or LoHa; diffusers has no loader for it here"),
-    (r"dora_scale|lora_magnitude_vector", "a DoRA, whose magnitudes diffusers drops without a word"),
     (r"lora_mid\.weight", "a convolution LoRA with a middle factor, which diffusers drops"),
     (r"^lora_te3_|^text_encoder_3\.|^text_encoders\.t5", "trained on T5, too, whose layers diffusers passes over"),
     (r"^bundle_emb\.", "a LoRA with a new word in the same file, which OneTrainer bundles; let it save them apart"),
@@ -78,10 +80,12 @@ OTHERS: tuple[tuple[str, str], ...] = (
 
 _DIFFUSERS = re.compile(
     r"(unet|transformer|text_encoder|text_encoder_2)\.(.+?)"
-    r"(?:\.lora_(A|B)\.weight|(?:\.lora|\.lora_linear_layer|_lora)\.(down|up)\.weight|\.(alpha))"
+    r"(?:\.lora_(A|B)\.weight|(?:\.lora|\.lora_linear_layer|_lora)\.(down|up)\.weight|\.(alpha)"
+    r"|\.(lora_magnitude_vector|dora_scale)(?:\.weight)?)"
 )
-"""peft's names, those that diffusers wrote before it used peft, and an alpha that other tools keep beside them."""
-_KOHYA = re.compile(r"(lora_(unet|te|te1|te2)_[A-Za-z0-9_]+)\.(lora_down\.weight|lora_up\.weight|alpha)")
+"""peft's names, those that diffusers wrote before it used peft, and an alpha that other tools keep beside them; a
+DoRA's norms as peft or as ComfyUI has them."""
+_KOHYA = re.compile(r"(lora_(unet|te|te1|te2)_[A-Za-z0-9_]+)\.(lora_down\.weight|lora_up\.weight|alpha|dora_scale)")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
@@ -169,17 +173,17 @@ def _diffusers(path: Path, matches: Sequence[re.Match[str]], family: str) -> Fou
     """Raises: DataError where a layer stands there twice."""
     components: dict[str, dict[str, dict[str, str]]] = {}
     for match in matches:
-        component, layer, side, old_side, alpha = match.groups()
+        component, layer, side, old_side, alpha, norms = match.groups()
         place = re.sub(r"\.processor\.(to_\w+)$", r".\1", layer)
         place = re.sub(r"\.to_out$", ".to_out.0", place) if component == "unet" else place
-        side = side or alpha or {"down": "A", "up": "B"}[old_side]
+        side = side or alpha or ("norms" if norms else {"down": "A", "up": "B"}[old_side])
         _put(path, components.setdefault(component, {}).setdefault(f"{component}.{place}", {}), side, match[0])
     return Found(
         "diffusers",
         family,
         {
             component: {
-                layer: Factors(sides.get("A", ""), sides.get("B", ""), sides.get("alpha"))
+                layer: Factors(sides.get("A", ""), sides.get("B", ""), sides.get("alpha"), magnitude=sides.get("norms"))
                 for layer, sides in layers.items()
             }
             for component, layers in components.items()
@@ -207,7 +211,10 @@ def _kohya(path: Path, matches: Sequence[re.Match[str]], family: str) -> Found:
         family,
         {
             component: {
-                layer: Factors(parts.get("lora_down.weight", ""), parts.get("lora_up.weight", ""), parts.get("alpha"))
+                layer: Factors(
+                    *(parts.get(f"lora_{side}.weight", "") for side in ("down", "up")),
+                    *(parts.get(name) for name in ("alpha", "dora_scale")),
+                )
                 for layer, parts in layers.items()
             }
             for component, layers in components.items()
@@ -248,15 +255,31 @@ def _check(path: Path, header: Header, layer: str, factors: Factors) -> None:
     if not factors.down or not factors.up:
         raise DataError(f"{path}: {layer} has only one of its two factors")
     down, up = header.tensors[factors.down], header.tensors[factors.up]
-    if len(down.shape) != 2 or len(up.shape) != 2:
-        raise DataError(f"{path}: {layer} is a convolution's update, which is not supported here")
-    if down.shape[0] != up.shape[1] or 0 in (*down.shape, *up.shape):
+    odd = len(down.shape) not in (2, 4) or len(up.shape) != len(down.shape) or any(side != 1 for side in up.shape[2:])
+    if odd or down.shape[0] != up.shape[1] or 0 in (*down.shape, *up.shape):
         raise DataError(f"{path}: the factors of {layer} do not fit together: {list(down.shape)} and {list(up.shape)}")
-    for key in filter(None, (factors.down, factors.up, factors.alpha)):
+    if factors.magnitude and axis_of(header, factors) is None:
+        shape = list(header.tensors[factors.magnitude].shape)
+        raise DataError(f"{path}: {factors.magnitude} of {shape} holds a norm neither of each output nor of each input")
+    for key in filter(None, (factors.down, factors.up, factors.alpha, factors.magnitude)):
         if header.tensors[key].dtype not in _FLOATS:
             raise DataError(f"{path}: {key} holds {header.tensors[key].dtype} numbers; F32, F16 or BF16 are expected")
     if factors.alpha and header.tensors[factors.alpha].shape not in ((), (1,)):
         raise DataError(f"{path}: {factors.alpha} is not one number")
+
+
+def axis_of(header: Header, factors: Factors) -> Axis | None:
+    """Of what a DoRA's norms are: (out,), (out, 1 ...) or, as peft has a convolution's, (1, out, 1, 1) of the outputs;
+    (1, in ...) of the inputs. None where they are of neither.
+    """
+    assert factors.magnitude is not None
+    shape, down = header.tensors[factors.magnitude].shape, header.tensors[factors.down].shape
+    rows, width = header.tensors[factors.up].shape[0], down[1]
+    if factors.magnitude.endswith("dora_scale"):
+        wanted: dict[tuple[int, ...], Axis] = {(rows, *[1] * (len(down) - 1)): "output"}
+        wanted.setdefault((1, width, *[1] * (len(down) - 2)), "input")
+        return wanted.get(tuple(shape))
+    return "output" if tuple(shape) == ((rows,) if len(down) == 2 else (1, rows, 1, 1)) else None
 
 
 def cross_width(header: Header, found: Found) -> int | None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 WORDS = (
     *("down_blocks", "up_blocks", "mid_block", "transformer_blocks", "proj_in", "proj_out", "to_q", "to_k", "to_v"),
     *("to_out", "text_model", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj", "time_embedding", "linear_1"),
-    *("linear_2", "time_emb_proj", "text_projection"),
+    *("linear_2", "time_emb_proj", "text_projection", "conv_shortcut", "conv_in", "conv_out"),
 )
 """Parts of layer names that hold a `_` of their own."""
 
@@ -65,7 +65,12 @@ def dotted(rest: str) -> tuple[str, ...]:
     return (".".join(match[1] for match in _WORD.finditer(rest)),)
 
 
-def tensors(factors: Mapping[str, Sequence[Tensor]], *, alpha: float | Mapping[str, float]) -> dict[str, Tensor]:
+def tensors(
+    factors: Mapping[str, Sequence[Tensor]],
+    *,
+    alpha: float | Mapping[str, float],
+    norms: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
     """Factors (down, up) by key as a file's tensors.
 
     Readers multiply up @ down by alpha / rank; alpha stays float32, since half precision would round it.
@@ -73,6 +78,7 @@ def tensors(factors: Mapping[str, Sequence[Tensor]], *, alpha: float | Mapping[s
     Args:
         factors: by key.
         alpha: of every key, or by key.
+        norms: of those that are DoRAs, in the shape of LyCORIS' `dora_scale`.
     """
     import torch
 
@@ -82,4 +88,6 @@ def tensors(factors: Mapping[str, Sequence[Tensor]], *, alpha: float | Mapping[s
         named[f"{name}.lora_up.weight"] = up
         value = alpha if isinstance(alpha, float | int) else alpha[name]
         named[f"{name}.alpha"] = torch.tensor(value, dtype=torch.float32)
+        if norms and name in norms:
+            named[f"{name}.dora_scale"] = norms[name]
     return named

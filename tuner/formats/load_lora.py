@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, UsageError
 from .families import FAMILIES
+from .fusing import PEFT_NORMS
 from .kinds import Found, read_by_diffusers, recognise
 from .loaders import check_values, quiet_loaders
-from .scales import adapter_config
+from .scales import adapter_config, same_alphas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,10 +36,11 @@ def load_lora(pipe: DiffusionPipeline, file: Path, header: Header, strength: flo
     found = recognise(file, header)
     modules = {part: module for part in found.components if (module := pipe.components.get(part)) is not None}
     layers = _check_fit(file, header, found, modules)
-    _check_config(file, header)
+    dora = any(factors.magnitude for own in found.components.values() for factors in own.values())
+    _check_config(file, header, dora=dora)
     check_values(file)
     converted = None
-    if not read_by_diffusers(found):
+    if dora or not read_by_diffusers(found) or (found.style == "kohya" and not kohya_loads(file, header, found)):
         from .convert import as_diffusers
 
         converted = as_diffusers(file, header, found)
@@ -62,9 +64,14 @@ def load_lora(pipe: DiffusionPipeline, file: Path, header: Header, strength: flo
         raise
     for part, module in modules.items():
         for layer in lora_layers(module, name).values():
-            layer.set_scale(name, strength)
+            set_scale(layer, name, strength)
         _activate(module, [*active[part], name])
     return take_off
+
+
+def kohya_loads(file: Path, header: Header, found: Found) -> bool:
+    """Whether diffusers' own loader takes a file with kohya's keys as it is."""
+    return FAMILIES[found.family].kohya_in_diffusers and same_alphas(file, header, found)
 
 
 def strengthen_lora(pipe: DiffusionPipeline, name: str, strength: float) -> bool:
@@ -74,8 +81,21 @@ def strengthen_lora(pipe: DiffusionPipeline, name: str, strength: float) -> bool
     parts = [module for module in pipe.components.values() if isinstance(module, nn.Module)]
     layers = [layer for module in parts for layer in lora_layers(module, name).values()]
     for layer in layers:
-        layer.set_scale(name, strength)
+        set_scale(layer, name, strength)
     return bool(layers)
+
+
+def set_scale(layer: LoraLayer, name: str, strength: float) -> None:
+    """Let a layer's adapter act at a strength. Of a DoRA all of the change is scaled, the norms' as well, which peft's
+    own `set_scale` leaves at 1.
+    """
+    variant = layer.lora_variant.get(name)
+    if variant is None:
+        layer.set_scale(name, strength)
+        return
+    from ..nn.dora import AtStrength
+
+    layer.lora_variant[name] = AtStrength(variant.inner if isinstance(variant, AtStrength) else variant, strength)
 
 
 def unload_lora(pipe: DiffusionPipeline, name: str) -> bool:
@@ -110,13 +130,37 @@ def _load(pipe: Any, file: Path, name: str, converted: Mapping[str, Tensor] | No
     try:
         with quiet_loaders():
             if converted is not None:
-                pipe.load_lora_weights(dict(converted), adapter_name=name)
+                load_tensors(pipe, converted, name)
                 return
             pipe.load_lora_weights(
                 str(file.parent), weight_name=file.name, adapter_name=name, local_files_only=True, use_safetensors=True
             )
     except faults as error:
         raise DataError(f"{file}: diffusers' loader refuses it: {str(error)[:300]}") from error
+
+
+def load_tensors(pipe: Any, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Load what `as_diffusers` gave. A DoRA of inputs has no name in diffusers, and a layer without norms beside others
+    with some would be taken for a DoRA of the base's norms there, so these are set right afterwards.
+
+    Raises: what `load_lora_weights` raises.
+    """
+    from .lora import on_disk
+
+    inputs = {key: value for key, value in tensors.items() if key.endswith(".dora_scale")}
+    pipe.load_lora_weights({key: value for key, value in tensors.items() if key not in inputs}, adapter_name=name)
+    if not any(key.endswith((".dora_scale", f".{PEFT_NORMS}.weight")) for key in tensors):
+        return
+    from ..nn.dora import put_input_norms
+
+    parts = {key.partition(".")[0] for key in tensors}
+    for part, module in ((part, pipe.components[part]) for part in parts):
+        for own, layer in lora_layers(module, name).items():
+            place = f"{part}.{on_disk(part, own)}"
+            if f"{place}.dora_scale" in inputs:
+                put_input_norms(layer, name, inputs[f"{place}.dora_scale"].flatten())
+            elif f"{place}.{PEFT_NORMS}.weight" not in tensors and name in layer.lora_variant:
+                del layer.lora_variant[name], layer.lora_magnitude_vector[name]
 
 
 def _require_free(modules: Mapping[str, nn.Module], name: str) -> None:
@@ -152,9 +196,9 @@ def _check_fit(file: Path, header: Header, found: Found, modules: Mapping[str, n
     for component, module in modules.items():
         # peft wraps a layer as <layer>.base_layer, which must not hide the layer's own name
         sizes = {
-            _plain(layer): (part.in_features, part.out_features)
+            _plain(layer): tuple(part.weight.shape)
             for layer, part in module.named_modules()
-            if isinstance(part, nn.Linear) and ".lora_" not in layer
+            if isinstance(part, (nn.Linear, nn.Conv2d)) and ".lora_" not in layer
         }
         by_key: dict[str | None, list[str]] = {}
         for layer in sizes:
@@ -165,10 +209,14 @@ def _check_fit(file: Path, header: Header, found: Found, modules: Mapping[str, n
             if own is None:
                 raise DataError(f"{file}: this pipeline's {component} has no layer {key}", OTHER_BASE)
             down, up = header.tensors[factors.down].shape, header.tensors[factors.up].shape
-            width, rows = sizes[own[0]][0], sum(sizes[layer][1] for layer in own)
+            width, rows = sizes[own[0]][1], sum(sizes[layer][0] for layer in own)
             if (down[1], up[0]) != (width, rows):
                 here = f"this pipeline's layer {width} to {rows}"
                 raise DataError(f"{file}: {key} maps {down[1]} to {up[0]} values, {here}", OTHER_BASE)
+            if tuple(down[2:]) != sizes[own[0]][2:]:
+                kernels = [" x ".join(map(str, sides)) or "none" for sides in (down[2:], sizes[own[0]][2:])]
+                said = f"has the kernel {kernels[0]}, this pipeline's layer {kernels[1]}"
+                raise DataError(f"{file}: {key} {said}", OTHER_BASE)
             layers[component] |= set(own)
     return layers
 
@@ -187,7 +235,7 @@ def _key(component: str, layer: str, found: Found) -> str | None:
     return f"{component}.{layer}"
 
 
-def _check_config(file: Path, header: Header) -> None:
+def _check_config(file: Path, header: Header, *, dora: bool) -> None:
     """Peft's configuration asks for nothing that a plain LoRA does not need.
 
     Raises: DataError.
@@ -196,8 +244,8 @@ def _check_config(file: Path, header: Header) -> None:
         field = key.rpartition(".")[2]
         if field == "init_lora_weights" and value not in PLAIN_STARTS:
             raise DataError(f"{file}: {key} {str(value)[:40]!r} would change the base's own weights")
-        if field == "use_dora" and value:
-            raise DataError(f"{file}: is a DoRA, whose magnitudes diffusers drops without a word")
+        if field == "use_dora" and value and not dora:
+            raise DataError(f"{file}: its lora_adapter_metadata says that it is a DoRA, and it holds no norms")
 
 
 def lora_layers(module: nn.Module, name: str) -> dict[str, LoraLayer]:

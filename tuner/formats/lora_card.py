@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .card import base_lines, cell, code, example, introduced, put_card
 from .card_code import as_trained, call, left_out, scheduler_line
 from .families import FAMILIES
+from .lora_kind import DIVIDES_BY_BASE, NEARLY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +25,29 @@ def write_card(folder: Path, about: About, *, rank: int, alpha: float, layers: S
         name="LoRA",
         tags=("lora", "template:sd-lora"),
         opening=_opening(about, layers),
-        sections=[_use_in_diffusers(about, layers), _use_elsewhere(about)],
-        rows=[("rank", rank), ("alpha", f"{alpha:g}")],
+        sections=[_use_in_diffusers(about, layers), _use_elsewhere(about, layers)],
+        rows=[("rank", _ranks(rank, layers)), ("alpha", f"{alpha:g}"), *_kinds(layers)],
     )
+
+
+def _ranks(rank: int, layers: Sequence[Pair]) -> str:
+    """The rank, and those of layers that have others."""
+    others = sorted({pair.down.shape[0] for pair in layers} - {rank})
+    return f"{rank}, of some layers {', '.join(map(str, others))}" if others else str(rank)
+
+
+def _kinds(layers: Sequence[Pair]) -> list[tuple[str, object]]:
+    """What makes it more than a LoRA of linear layers."""
+    rows: list[tuple[str, object]] = []
+    if convs := sum(pair.down.ndim == 4 for pair in layers):
+        rows.append(("convolutions", convs))
+    if dora := _dora(layers):
+        rows.append(("DoRA", f"norms of {dora}s"))
+    return rows
+
+
+def _dora(layers: Sequence[Pair]) -> str:
+    return next((pair.axis for pair in layers if pair.magnitude is not None), "")
 
 
 def _opening(about: About, layers: Sequence[Pair]) -> str:
@@ -36,8 +57,10 @@ def _opening(about: About, layers: Sequence[Pair]) -> str:
 
 
 def _use_in_diffusers(about: About, layers: Sequence[Pair]) -> str:
-    family = FAMILIES[about.family]
+    family, dora = FAMILIES[about.family], _dora(layers)
     pipeline, denoiser = family.pipeline, family.denoiser
+    if dora == "input":
+        return _use_through_tuner(about)
     shifted = scheduler_line(about)
     text_trained = any(pair.component.startswith("text_encoder") for pair in layers)
     alone = ", without the text encoder's part, so here the pipeline is better" if text_trained else ""
@@ -72,6 +95,30 @@ pipe.{denoiser}.load_lora_adapter(".", weight_name="pytorch_lora_weights.safeten
 ```{_old_loader(denoiser)}"""
 
 
+def _use_through_tuner(about: About) -> str:
+    """How a DoRA of inputs gets into diffusers, whose own loader would drop its norms."""
+    family = FAMILIES[about.family]
+    return f"""## In diffusers
+
+Its norms are of each layer's inputs, which diffusers has no name for: `load_lora_weights` would drop them with a
+warning and draw something else. tuner puts it in as it was trained; run this beside the files.
+
+```python
+import torch
+import tuner
+from diffusers import {family.pipeline}
+
+{base_lines(about)}
+device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
+pipe = {family.pipeline}.from_pretrained(base, torch_dtype=dtype{left_out(about)}).to(device)
+{scheduler_line(about)}tuner.load_adapter(pipe, {f"{about.name}.safetensors"!r}, strength=1.0)  # the strength
+
+{call(about, repr(example(about)))}
+image.save("picture.png")
+```
+{as_trained(about)}"""
+
+
 def _old_loader(denoiser: str) -> str:
     """What to say of the loader that old instructions for a UNet name."""
     if denoiser != "unet":
@@ -83,8 +130,10 @@ def _noun(component: str) -> str:
     return {"unet": "UNet"}.get(component, component.replace("_", " "))
 
 
-def _use_elsewhere(about: About) -> str:
-    named = code(f"{about.name}.safetensors")
+def _use_elsewhere(about: About, layers: Sequence[Pair]) -> str:
+    named, dora = code(f"{about.name}.safetensors"), _dora(layers)
+    if dora:
+        return _use_dora_elsewhere(about, cell(named), dora)
     if not FAMILIES[about.family].kohya_in_diffusers:
         return f"""## Which file for which tool
 
@@ -107,3 +156,28 @@ pass over that one."""
 
 Both files hold the same update. When they were saved, each was loaded into diffusers and compared with the trained
 model."""
+
+
+def _use_dora_elsewhere(about: About, named: str, dora: str) -> str:
+    """Which tool reads a DoRA's norms, as its source says."""
+    family = FAMILIES[about.family]
+    tools = ["AUTOMATIC1111", "Forge", "ComfyUI", "InvokeAI"] if family.kohya_in_diffusers else ["ComfyUI"]
+    if dora == "input":
+        rows = [("diffusers", f"{named} through `tuner.load_adapter`"), *((tool, named) for tool in tools)]
+    else:
+        rows = [("diffusers", "`pytorch_lora_weights.safetensors`")]
+        for tool in tools:
+            nearly = tool in DIVIDES_BY_BASE
+            said = f"{named}, nearly: {NEARLY}" if nearly else "none: it takes norms of outputs for those of inputs"
+            rows.append((tool, said))
+        if family.kohya_in_diffusers:
+            rows.append(("LyCORIS, OneTrainer", named))
+    table = "\n".join(f"| {tool} | {file} |" for tool, file in rows)
+    return f"""## Which file for which tool
+
+| tool | file |
+|---|---|
+{table}
+
+This is a DoRA: beside each layer's update it holds the norms of the changed weight. When it was saved, each file was
+loaded back and compared with the trained model; what other tools do is read from their sources."""

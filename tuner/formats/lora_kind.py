@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
+from .container import read_header
 from .families import FAMILIES
 from .file_kind import Exported, FileKind
-from .kinds import JOINT_WIDTHS, WIDTHS, Found, cross_width, joint_width, read_by_diffusers, recognise
+from .fusing import PEFT_NORMS
+from .kinds import JOINT_WIDTHS, WIDTHS, Found, axis_of, cross_width, joint_width, read_by_diffusers, recognise
 from .readers import READERS, answer
-from .scales import adapter_config
+from .scales import adapter_config, number_of
+from .tool_keys import TOOLS, keys_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from .container import Header
     from .deltas import Delta
+    from .fusing import Axis
 
+SEVERAL_ALPHAS = (
+    "NOT its scales: it gives layers of the attention the alpha of others; tuner.load_adapter loads all of it, and "
+    "`tuner export FILE --to diffusers` writes a file that loads anywhere"
+)
+"""What diffusers does with kohya's keys where alphas differ."""
+DROPPED = "NOT its norms, which it drops with a warning or breaks off; tuner.load_adapter loads all of it"
+"""What diffusers does with a DoRA's `dora_scale`."""
+BARE = "NOT the norms of text encoders, which it looks for under another name; tuner.load_adapter loads all of it"
+"""What diffusers 0.42.1 does with peft's own names of norms."""
+DIVIDES_BY_BASE = ("ComfyUI", "Forge")
+NEARLY = "it divides by the norms of the base's weight, not of the changed one; dora: input is read exactly"
+"""What ComfyUI and Forge do with norms of outputs, as their `weight_decompose` is written."""
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 """The name that diffusers' loader looks for in a folder."""
 
@@ -29,13 +44,14 @@ class LoRAKind(FileKind):
 
     name = "lora"
     label = "a LoRA"
-    exports = {"kohya": "_kohya.safetensors", "diffusers": "_diffusers.safetensors"}
+    exports = {word: f"_{word}.safetensors" for word in ("kohya", "diffusers", *TOOLS)}
 
     def claims(self, header: Header) -> bool:
         return True  # the last in the table: `recognise` names what is wrong with a file that is none
 
     def chosen(self, files: Sequence[Path]) -> Sequence[Path]:
-        return [file for file in files if file.name == DIFFUSERS_FILE]
+        # a DoRA of inputs has no file for diffusers' own loader
+        return [file for file in files if file.name == DIFFUSERS_FILE] or list(files)[:1]
 
     def facts(self, file: Path, header: Header) -> dict[str, Any]:
         return _facts(file, header, recognise(file, header))
@@ -68,27 +84,39 @@ class LoRAKind(FileKind):
     def export(self, file: Path, to: str, out: Path) -> Exported:
         from .convert import convert
 
-        made = convert(file, to, out)  # type: ignore[arg-type]
+        keys = to
+        if to in TOOLS:
+            keys = keys_for(to, file, recognise(file, read_header(file)))
+        made = convert(file, keys, out)  # type: ignore[arg-type]
         warnings = []
-        if to == "kohya" and not made.family.kohya_in_diffusers:
+        if keys == "kohya" and not made.family.kohya_in_diffusers:
             warnings.append(
                 f"DIFFUSERS IGNORES THIS FILE: load_lora_weights passes over kohya's keys of {made.family.label} with "
                 f"no more than a warning and changes nothing. For diffusers take {made.source.name}, which you have"
             )
+        if to == "diffusers" and made.drops_norms:
+            warnings.append(
+                "DIFFUSERS DROPS ITS NORMS, which are of inputs: it loads no more than the update. Load it by "
+                "tuner.load_adapter"
+            )
         if made.widened:
             warnings.append(f"{made.widened} tensors are fp32 now: in 16 bit their scale would have been rounded")
         counts = ", ".join(f"{count} in the {component}" for component, count in made.layers.items())
-        said = f"the keys of {to}, {counts}; read back, the update is the same"
+        said = f"the keys of {keys}, {counts}; read back, the update is the same"
         return Exported(made.file, made.source, said, {"layers": made.layers}, warnings)
 
 
 def _facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
     ranks = {header.tensors[f.down].shape[0] for layers in found.components.values() for f in layers.values()}
     alphas = {
-        _number(file, header, factors.alpha) if factors.alpha else None
+        number_of(file, header, factors.alpha) if factors.alpha else None
         for layers in found.components.values()
         for factors in layers.values()
     }
+    axes: set[Axis | None] = {
+        axis_of(header, f) for own in found.components.values() for f in own.values() if f.magnitude
+    }
+    one_alpha = len(alphas) == 1
     rank = ranks.pop() if len(ranks) == 1 else sorted(ranks)
     alpha = alphas.pop() if len(alphas) == 1 else sorted(alphas, key=str)
     folded = alpha is not None
@@ -102,8 +130,13 @@ def _facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
         "rank": rank,
         "alpha": alpha,
         "targets": {component: len(layers) for component, layers in found.components.items()},
-        "loads_in": loads_in(found, folded=folded or found.style == "kohya"),
+        **_dora_facts(axes),
+        "loads_in": loads_in(header, found, axes, one_alpha=one_alpha, folded=folded or found.style == "kohya"),
     }
+
+
+def _dora_facts(axes: Collection[Axis | None]) -> dict[str, Any]:
+    return {"dora": " and ".join(sorted(filter(None, axes)))} if axes else {}
 
 
 def _family(header: Header, found: Found) -> str:
@@ -119,10 +152,53 @@ def _family(header: Header, found: Found) -> str:
     return label if width is None else WIDTHS.get(width, f"{base}, text width {width}")
 
 
-def loads_in(found: Found, *, folded: bool = True) -> dict[str, str]:
-    """What each tool does with the file; `folded` as in `readers.answer`."""
+def loads_in(
+    header: Header, found: Found, axes: Collection[Axis | None] = (), *, one_alpha: bool = True, folded: bool = True
+) -> dict[str, str]:
+    """What each tool does with the file.
+
+    Args:
+        axes: of what a DoRA's norms are; none where it is none.
+        one_alpha: whether all layers have the same.
+        folded: as in `readers.answer`.
+    """
     others = {reader.tool: answer(reader, found, folded=folded) for reader in READERS}
-    return {"diffusers": _in_diffusers(found), **others}
+    plain = {"diffusers": _in_diffusers(found), **others}
+    if axes:
+        peft = any(PEFT_NORMS in key for key in header.tensors)
+        bare = any(key.startswith("text_encoder") and key.endswith(PEFT_NORMS) for key in header.tensors)
+        return dora_loads_in(plain, axes, peft=peft, bare=bare)
+    if found.style == "kohya" and read_by_diffusers(found) and not one_alpha:
+        return plain | {"diffusers": SEVERAL_ALPHAS}
+    return plain
+
+
+def dora_loads_in(
+    plain: Mapping[str, str], axes: Collection[Axis | None], *, peft: bool, bare: bool = False
+) -> dict[str, str]:
+    """What each tool does with a DoRA's file, as read in their sources, and measured for diffusers 0.42.1.
+
+    Args:
+        plain: of a LoRA with the same keys.
+        axes: of what its norms are.
+        peft: whether the norms have peft's name.
+        bare: whether a text encoder's have it without `.weight`.
+    """
+    told = {}
+    for tool, what in plain.items():
+        if what.lower().startswith("not"):
+            told[tool] = what
+        elif tool == "diffusers":
+            told[tool] = (BARE if bare else what) if peft else DROPPED
+        elif peft:
+            told[tool] = "NOT its norms, whose name it does not know; take the file beside it"
+        elif set(axes) == {"input"}:
+            told[tool] = what
+        elif tool in DIVIDES_BY_BASE:
+            told[tool] = f"nearly: {NEARLY}"
+        else:
+            told[tool] = "WRONG: it takes the norms of outputs for those of inputs; train with dora: input for it"
+    return told
 
 
 def _in_diffusers(found: Found) -> str:
@@ -142,14 +218,3 @@ def _adapter_alpha(file: Path, header: Header) -> float | int | None:
     config = adapter_config(file, header)
     values = {value for key, value in config.items() if key.endswith(".lora_alpha") and isinstance(value, int | float)}
     return values.pop() if len(values) == 1 else None
-
-
-def _number(file: Path, header: Header, key: str) -> float:
-    """The one number of a small tensor."""
-    entry = header.tensors[key]
-    with file.open("rb") as data:
-        data.seek(entry.start)
-        raw = data.read(entry.end - entry.start)
-    if entry.dtype == "BF16":  # the upper half of a float32
-        return float(struct.unpack("<f", b"\0\0" + raw)[0])
-    return float(struct.unpack({"F64": "<d", "F32": "<f", "F16": "<e"}[entry.dtype], raw)[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +45,19 @@ FULL: Mapping[str, str] = {
     "ss_tag_frequency": "tags",
 }
 """kohya's field -> the fact that it states."""
+LYCORIS = "lycoris.kohya"
+"""The module of sd-scripts that reads a DoRA's keys; its own pass over the norms."""
+ODD_SIZES = "tuner_layers"
+"""Which layers were trained with another rank or scale than the rest."""
+MAIN_RANK = "tuner_rank"
+"""The rest's rank, where there are others; `tuner_alpha` is its alpha."""
 MAX_BYTES = 2**20
 """Metadata above this makes browsers slow; the tag counts are cut first, then the recipe."""
 
 
 def diffusers_header(layers: Sequence[Pair], about: About, *, rank: int, alpha: float) -> dict[str, str]:
     """Header of the file for diffusers. Holds no date, no path and no run name."""
-    header = {"format": "pt", "lora_adapter_metadata": adapter_config(layers, rank)}
+    header = {"format": "pt", "lora_adapter_metadata": adapter_config(layers)}
     if about.metadata == "none":
         return header
     fields = {
@@ -58,18 +65,21 @@ def diffusers_header(layers: Sequence[Pair], about: About, *, rank: int, alpha: 
         "modelspec.trigger_phrase": about.activation or None,
         **_own_fields(about),
         "tuner_alpha": float(alpha),
+        **_odd_sizes(layers, rank, alpha),
     }
     return header | {key: _text(value) for key, value in fields.items() if value is not None}
 
 
-def adapter_config(layers: Sequence[Pair], rank: int) -> str:
-    """Peft's LoraConfig of each component as diffusers 0.42.1 packs it: alpha = rank, for B holds the scale already.
+def adapter_config(layers: Sequence[Pair]) -> str:
+    """Peft's LoraConfig of each component as diffusers 0.42.1 packs it: alpha = rank, for B holds the scale already,
+    and the rank is the largest of all layers, which the others are filled up to.
 
     Only keys that every peft since 0.10 takes; a newer one fills in the rest.
     """
     from .lora import targets
 
     config: dict[str, Any] = {}
+    rank = max((pair.down.shape[0] for pair in layers), default=0)
     for component, names in targets(layers).items():
         values = {
             "bias": "none",
@@ -79,20 +89,26 @@ def adapter_config(layers: Sequence[Pair], rank: int) -> str:
             "peft_type": "LORA",
             "r": rank,
             "target_modules": sorted(names),
-            "use_dora": False,
+            # a loader that knows no `dora_scale` then breaks off, rather than drawing without the norms
+            "use_dora": any(p.magnitude is not None for p in layers),
             "use_rslora": False,
         }
         config |= {f"{component}.{key}": value for key, value in values.items()}
     return json.dumps(config, indent=2, sort_keys=True)
 
 
-def kohya_header(tensors: Mapping[str, Tensor], about: About, *, rank: int, alpha: float) -> dict[str, str]:
+def kohya_header(
+    tensors: Mapping[str, Tensor], about: About, *, rank: int, alpha: float, layers: Sequence[Pair] = ()
+) -> dict[str, str]:
     """Header of the file with kohya's keys. Holds no date, no path and no run name, so equal runs give equal bytes."""
     if about.metadata == "none":
         return {"format": "pt"}
-    network = {"dim": rank, "alpha": float(alpha), "args": {}}
+    network = {"dim": rank, "alpha": float(alpha), "args": _network_args(layers)}
     fields = _browser_fields(about) | {f"ss_network_{key}": value for key, value in network.items()}
+    if any(pair.magnitude is not None for pair in layers):
+        fields["ss_network_module"] = LYCORIS
     fields["tuner_alpha"] = float(alpha)
+    fields |= _odd_sizes(layers, rank, alpha)
     if about.metadata == "full":
         fields |= _training_fields(about)
     header = {key: _text(value) for key, value in fields.items() if value is not None}
@@ -107,11 +123,36 @@ def told_header(
 
     Holds no date, no path and no run name.
     """
-    header = kohya_header(tensors, about, rank=rank, alpha=rank)  # B holds the scale already
+    header = kohya_header(tensors, about, rank=rank, alpha=rank, layers=layers)  # B holds the scale already
+    header = {key: text for key, text in header.items() if key not in (ODD_SIZES, MAIN_RANK)}
     if about.metadata != "none":
+        header |= {key: _text(value) for key, value in _odd_sizes(layers, rank, alpha).items()}
         header["tuner_alpha"] = str(float(alpha))
     header.pop("ss_network_module", None)  # sd-scripts does not read these keys
-    return header | {"lora_adapter_metadata": adapter_config(layers, rank)}
+    return header | {"lora_adapter_metadata": adapter_config(layers)}
+
+
+def _network_args(layers: Sequence[Pair]) -> dict[str, str]:
+    """What kohya's scripts and LyCORIS are told of convolutions and of a DoRA."""
+    args: dict[str, str] = {}
+    wide = {(p.down.shape[0], p.scale) for p in layers if p.down.ndim == 4 and p.down.shape[-1] > 1}
+    if len(wide) == 1:
+        ((rank, scale),) = wide
+        args |= {"conv_dim": str(rank), "conv_alpha": f"{scale * rank:g}"}
+    dora = next((pair for pair in layers if pair.magnitude is not None), None)
+    if dora is not None:
+        args |= {"algo": "lora", "dora_wd": "True", "wd_on_output": str(dora.axis == "output")}
+    return args
+
+
+def _odd_sizes(layers: Sequence[Pair], rank: int, alpha: float) -> dict[str, Any]:
+    """Rank and scale in training of each layer that has others than the rest; files hold ranks filled up."""
+    odd = {
+        f"{p.component}.{p.layer}": [p.down.shape[0], p.scale]
+        for p in layers
+        if p.down.shape[0] != rank or not math.isclose(p.scale, alpha / rank)
+    }
+    return {MAIN_RANK: rank, ODD_SIZES: odd} if odd else {}
 
 
 def run_header(about: About, kind: str) -> dict[str, str]:
@@ -138,7 +179,7 @@ def converted_header(
     header |= {"format": "pt", "tuner_backbone": family}
     rank = max(pair.down.shape[0] for pair in layers)
     if style == "diffusers":
-        return header | {"lora_adapter_metadata": adapter_config(layers, rank)}
+        return header | {"lora_adapter_metadata": adapter_config(layers)}
     own = {"ss_network_module": FAMILIES[family].network_module, "ss_network_dim": str(rank)}
     return _hashed(tensors, header | own | {"ss_base_model_version": FAMILIES[family].version, "ss_v2": "False"})
 

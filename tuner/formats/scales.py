@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .container import Header
+    from .kinds import Found
 
 
 BESIDE = "adapter_config.json"
@@ -45,6 +47,31 @@ def scale_of(file: Path, header: Header, component: str, key: str, rank: int, al
     if value is None:
         return 1.0
     return value / math.sqrt(rank) if config.get(f"{component}.use_rslora") else value / rank
+
+
+def same_alphas(file: Path, header: Header, found: Found) -> bool:
+    """Whether every layer of a file with kohya's keys has one alpha.
+
+    Where there are several, diffusers 0.42.1 gives most layers of a UNet's attention the commonest: it looks them up
+    by a name that it has changed meanwhile.
+    """
+    alphas = {
+        number_of(file, header, factors.alpha) if factors.alpha else None
+        for layers in found.components.values()
+        for factors in layers.values()
+    }
+    return len(alphas) == 1
+
+
+def number_of(file: Path, header: Header, key: str) -> float:
+    """The one number of a small tensor."""
+    entry = header.tensors[key]
+    with file.open("rb") as data:
+        data.seek(entry.start)
+        raw = data.read(entry.end - entry.start)
+    if entry.dtype == "BF16":  # the upper half of a float32
+        return float(struct.unpack("<f", b"\0\0" + raw)[0])
+    return float(struct.unpack({"F64": "<d", "F32": "<f", "F16": "<e"}[entry.dtype], raw)[0])
 
 
 def adapter_config(file: Path, header: Header) -> Mapping[str, Any]:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError, RecipeError
+from ..lora_sizes import Size, Sizes
 from .container import Header, read_header
 from .convert import read_updates
 from .families import FAMILIES
 from .find import find_file
-from .kinds import Found, recognise
+from .fusing import unpadded
+from .kinds import axis_of, recognise
 from .loaders import check_values
 from .lora import on_disk
 from .lora_kind import LoRAKind
+from .metadata import MAIN_RANK, ODD_SIZES
 from .scales import scale_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
+
+    from ..lora_sizes import Place
+    from .fusing import Axis
+    from .kinds import Factors, Found
 
 KEY = "adapters.lora.init_from"
 SHOWN = 4
@@ -36,14 +46,14 @@ def start_file(given: str) -> Path:
         raise DataError(f"{KEY}: {error.message}", error.hint) from None
 
 
-def start_problems(file: Path, *, family: str, rank: int, scale: float) -> list[str]:
+def start_problems(file: Path, *, family: str, sizes: Sizes, dora: Axis | None) -> list[str]:
     """What the header alone says against beginning with a file; imports no torch.
 
     Args:
         file: a LoRA with diffusers' or kohya's keys.
         family: name of the backbone that is trained.
-        rank: of the run's LoRA.
-        scale: alpha / rank of the run's LoRA.
+        sizes: of the run's LoRA.
+        dora: of what the run's norms are.
 
     Raises: DataError where it is broken or no LoRA.
     """
@@ -51,30 +61,55 @@ def start_problems(file: Path, *, family: str, rank: int, scale: float) -> list[
     found = recognise(file, header)
     if found.family != family:
         return [f"{KEY}: {file} is for {FAMILIES[found.family].label}, this run trains {FAMILIES[family].label}"]
-    ranks: dict[str, int] = {}
-    scales: dict[str, float] = {}
+    convs: list[int] = []
+    ranks: dict[str, tuple[int, int]] = {}
+    scales: dict[str, tuple[float, Size]] = {}
+    told, main = _told(header), _main_rank(header)
+    # under diffusers' keys smaller ranks are filled up with zeros, which the header may not say
+    filled = found.style == "diffusers" and not told and bool(sizes.ranks or sizes.conv_rank)
     for component, layers in found.components.items():
         for key, factors in layers.items():
             if _fused(found, key):
                 continue  # its rank is not that of the layers in it
-            own = ranks[key] = header.tensors[factors.down].shape[0]
+            down = header.tensors[factors.down].shape
+            name = _name(found, component, key)
+            wide = down[2:] not in ((), (1, 1))
+            if wide and sizes.conv_rank is None:
+                convs.append(down[0])
+                continue
+            wanted = sizes.of((component, name), wide=wide)
+            own = told[component, name].rank if (component, name) in told else main or down[0]
+            if own < wanted.rank or not filled:
+                ranks[key] = (own, wanted.rank)
             if factors.alpha is None:
-                scales[key] = _trained_scale(header, scale_of(file, header, component, key, own, None), own)
-    return [*_rank_problems(file, ranks, rank), *_scale_problems(file, scales, rank, scale)]
+                said = scale_of(file, header, component, key, down[0], None)
+                scales[key] = (_trained_scale(header, told, (component, name), said, own), wanted)
+    problems = [*_rank_problems(file, ranks), *_scale_problems(file, scales)]
+    if convs:
+        todo = f"; set adapters.lora.conv_rank: {min(convs)}" if min(convs) == max(convs) else ""
+        problems.append(f"{KEY}: {file} trains convolutions, which this run does not{todo}")
+    return [*problems, *_dora_problems(file, {_axis(header, factors) for factors in _all(found)}, dora)]
 
 
 def read_start(
-    file: Path, wanted: Mapping[str, Sequence[int]], *, family: str, rank: int, scale: float
+    file: Path,
+    wanted: Mapping[str, Sequence[int]],
+    sizes: Mapping[Place, Size],
+    *,
+    family: str,
+    dora: Axis | None,
 ) -> dict[str, Tensor]:
-    """The factors that make scale * B A what the file's update is, float32.
+    """The factors that make scale * B A what the file's update is, float32, and a DoRA's norms.
 
     Where the file holds another scale, B is multiplied by the ratio, which rounds unless it is a power of two; else
     every value is the file's own.
 
     Args:
         file: as for `start_problems`.
-        wanted: by `<component>.<layer>.lora_A.weight` and `.lora_B.weight`, the shapes of what trains.
-        family, rank, scale: as for `start_problems`.
+        wanted: by `<component>.<layer>.lora_A.weight`, `.lora_B.weight` and of a DoRA `.lora_magnitude_vector.weight`,
+            the shapes of what trains.
+        sizes: rank and scale by component and layer.
+        family, dora: as for `start_problems`.
 
     Returns: a tensor for each name of `wanted`.
 
@@ -82,36 +117,73 @@ def read_start(
     """
     header = read_header(file)
     found = recognise(file, header)
-    problems = start_problems(file, family=family, rank=rank, scale=scale)
-    if problems:
-        raise RecipeError(problems)
+    if found.family != family:
+        raise RecipeError(start_problems(file, family=family, sizes=Sizes(1, 1.0), dora=dora))
     check_values(file)
     updates = {(u.component, u.layer): u for u in read_updates(file, header, found)}
-    layers = _layers(wanted)
+    layers, told = _layers(wanted), _told(header)
     problems = _layer_problems(file, set(updates), set(layers))
-    ranks = {".".join(place): updates[place].down.shape[0] for place in layers if place in updates}
-    problems += _rank_problems(file, ranks, rank)
-    scales = {
-        ".".join(place): _trained_scale(header, updates[place].scale, updates[place].down.shape[0])
-        for place in layers
-        if place in updates
+    known = {place: (name, sizes[_split(name)]) for place, name in layers.items() if place in updates}
+    fitted = {place: unpadded(updates[place], size.rank) for place, (_, size) in known.items()}
+    problems += _rank_problems(
+        file, {".".join(place): (fitted[place].down.shape[0], size.rank) for place, (_, size) in known.items()}
+    )
+    trained = {
+        place: _trained_scale(header, told, place, updates[place].scale, fitted[place].down.shape[0]) for place in known
     }
-    problems += _scale_problems(file, scales, rank, scale)
+    problems += _scale_problems(file, {".".join(place): (trained[place], size) for place, (_, size) in known.items()})
+    problems += _dora_problems(file, {u.axis if u.magnitude is not None else None for u in updates.values()}, dora)
     start: dict[str, Tensor] = {}
-    for place, layer in layers.items():
-        if place not in updates:
-            continue
-        update = updates[place]
-        held = (update.down.shape[1], update.up.shape[0])
-        own = (wanted[f"{layer}.lora_A.weight"][1], wanted[f"{layer}.lora_B.weight"][0])
+    for place, (layer, size) in known.items():
+        update = fitted[place]
+        held = (tuple(update.down.shape[1:]), update.up.shape[0])
+        own = (tuple(wanted[f"{layer}.lora_A.weight"][1:]), wanted[f"{layer}.lora_B.weight"][0])
         if held != own:
-            said = f"maps {held[0]} to {held[1]} values in {file}, and {own[0]} to {own[1]} here"
+            said = f"maps {_values(held[0])} to {held[1]} values in {file}, and {_values(own[0])} to {own[1]} here"
             problems.append(f"{KEY}: {layer} {said}: is it for another base model?")
         start[f"{layer}.lora_A.weight"] = update.down.float()
-        start[f"{layer}.lora_B.weight"] = update.up.float() * (update.scale / scale)
+        start[f"{layer}.lora_B.weight"] = update.up.float() * (update.scale / size.scale)
+        norms = f"{layer}.lora_magnitude_vector.weight"
+        if update.magnitude is not None and norms in wanted and not problems:
+            start[norms] = update.magnitude.float().view(tuple(wanted[norms]))
     if problems:
         raise RecipeError(problems, "a run begins with a LoRA of its own rank, alpha and layers, or without init_from")
     return start
+
+
+def _values(sides: Sequence[int]) -> str:
+    return str(sides[0]) if len(sides) == 1 else " x ".join(map(str, sides))
+
+
+def _all(found: Found) -> Iterator[Factors]:
+    for layers in found.components.values():
+        yield from layers.values()
+
+
+def _axis(header: Header, factors: Factors) -> Axis | None:
+    return axis_of(header, factors) if factors.magnitude else None
+
+
+def _name(found: Found, component: str, key: str) -> str:
+    """The layer of a key that stands for one, as files spell it."""
+    if found.style == "diffusers":
+        return on_disk(component, key.removeprefix(f"{component}."))
+    known = FAMILIES[found.family].names.layers(key)
+    return known[1][0] if known else key
+
+
+def _split(name: str) -> Place:
+    component, _, layer = name.partition(".")
+    return component, layer
+
+
+def _told(header: Header) -> dict[Place, Size]:
+    """Rank and scale in training of the layers that the header names."""
+    try:
+        told = json.loads(header.metadata.get(ODD_SIZES, "{}"))
+        return {_split(name): Size(int(rank), float(scale)) for name, (rank, scale) in told.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return {}  # a stranger's: then the tensors alone tell
 
 
 def _fused(found: Found, key: str) -> bool:
@@ -120,12 +192,20 @@ def _fused(found: Found, key: str) -> bool:
     return known is not None and len(known[1]) > 1
 
 
-def _trained_scale(header: Header, said: float, rank: int) -> float:
+def _trained_scale(header: Header, told: Mapping[Place, Size], place: Place, said: float, rank: int) -> float:
     """Alpha / rank in training: what the keys say, unless the header says that it lies within B."""
+    if place in told:
+        return told[place].scale
     try:
-        return float(header.metadata["tuner_alpha"]) / rank
+        return float(header.metadata["tuner_alpha"]) / (_main_rank(header) or rank)
     except (KeyError, ValueError):
         return said
+
+
+def _main_rank(header: Header) -> int | None:
+    """The rank of the layers that the header does not name, where it names any."""
+    told = header.metadata.get(MAIN_RANK, "")
+    return int(told) if told.isdecimal() and 0 < len(told) < 6 and int(told) else None
 
 
 def _layers(wanted: Mapping[str, Sequence[int]]) -> dict[tuple[str, str], str]:
@@ -134,26 +214,41 @@ def _layers(wanted: Mapping[str, Sequence[int]]) -> dict[tuple[str, str], str]:
     return {(part, on_disk(part, layer)): name for name in names for part, _, layer in [name.partition(".")]}
 
 
-def _rank_problems(file: Path, ranks: Mapping[str, int], rank: int) -> list[str]:
-    other = sorted({own for own in ranks.values() if own != rank})
-    if not other:
-        return []
-    odd = [layer for layer, own in ranks.items() if own != rank]
-    todo = f"; set adapters.lora.rank: {other[0]}" if len(odd) == len(ranks) and len(other) == 1 else ""
-    return [f"{KEY}: {file} has rank {', '.join(map(str, other))} where this run has {rank}: {_some(odd)}{todo}"]
-
-
-def _scale_problems(file: Path, scales: Mapping[str, float], rank: int, scale: float) -> list[str]:
-    odd = {layer: own for layer, own in scales.items() if abs(own - scale) > 1e-6 * abs(scale)}
+def _rank_problems(file: Path, ranks: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Of (the file's rank, this run's) by layer."""
+    odd = {layer: both for layer, both in ranks.items() if both[0] != both[1]}
     if not odd:
         return []
-    first = next(iter(odd.values()))
+    there, here = (sorted({both[side] for both in odd.values()}) for side in (0, 1))
+    same = len(odd) == len(ranks) and len(there) == len(here) == 1
+    todo = f"; set adapters.lora.rank: {there[0]}" if same else ""
+    both = f"has rank {', '.join(map(str, there))} where this run has {', '.join(map(str, here))}"
+    return [f"{KEY}: {file} {both}: {_some(list(odd))}{todo}"]
+
+
+def _scale_problems(file: Path, scales: Mapping[str, tuple[float, Size]]) -> list[str]:
+    """Of (the file's scale, this run's size) by layer."""
+    odd = {layer: both for layer, both in scales.items() if abs(both[0] - both[1].scale) > 1e-6 * abs(both[1].scale)}
+    if not odd:
+        return []
+    first, (rank, scale) = next(iter(odd.values()))
     if first <= 0:
         return [f"{KEY}: {file} holds alpha {first * rank:g}, with which nothing trains: {_some(list(odd))}"]
+    where = "" if len(odd) == len(scales) else f" ({_some(list(odd))})"
     return [
         f"{KEY}: {file} was trained with alpha {first * rank:g} for rank {rank}, and this run has {scale * rank:g}: "
-        f"it would move the update {scale / first:g} times as fast; set adapters.lora.alpha: {first * rank:g}"
+        f"it would move the update {scale / first:g} times as fast; set adapters.lora.alpha: {first * rank:g}{where}"
     ]
+
+
+def _dora_problems(file: Path, there: set[Axis | None], here: Axis | None) -> list[str]:
+    """Of what each layer of the file has norms, and of what this run trains them."""
+    if there <= {here}:
+        return []
+    (other, *_) = there - {here}
+    if other is None:
+        return [f"{KEY}: {file} is a plain LoRA, without the norms that a DoRA trains; leave out adapters.lora.dora"]
+    return [f"{KEY}: {file} is a DoRA with a norm of each {other}; set adapters.lora.dora: {other}"]
 
 
 def _layer_problems(file: Path, there: set[tuple[str, str]], here: set[tuple[str, str]]) -> list[str]:

@@ -9,7 +9,9 @@ from ..adapters.lora import ADAPTER
 from ..draws import Draws
 from ..errors import StorageError, TunerError
 from .container import read_header
-from .load_lora import lora_layers
+from .convert import as_diffusers
+from .kinds import recognise
+from .load_lora import load_tensors, lora_layers
 from .loaders import quiet_loaders
 from .prediction import predict, undrawn
 from .shadow import shadow_model, strip_adapters
@@ -69,6 +71,8 @@ class _Update:
     """scale * |B| |A| |x|, (out,): what the value would be if nothing cancelled; rounding is relative to this."""
     spread: float
     """How much an error of 1 in every value of the stored B would add."""
+    norms: Tensor | None = None
+    """Those of a DoRA, float32 on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class _Trained:
 def _verify(trained: _Trained, base: DiffusionModel, file: Path) -> None:
     """Load a file into the base and compare; the base holds the file's adapter afterwards."""
     try:
-        dtype = next(entry.dtype for entry in read_header(file).tensors.values() if len(entry.shape) == 2)
+        dtype = next(entry.dtype for entry in read_header(file).tensors.values() if len(entry.shape) > 1)
     except (TunerError, StopIteration) as error:
         raise _fault(file, f"its header cannot be read back: {error}") from error
     _load(base, file)
@@ -107,9 +111,16 @@ def _load(model: DiffusionModel, file: Path) -> None:
 
     pipeline = model.pipeline()
     pipeline.register_modules(vae=None)  # the live one: loading would take its offload hooks off
-    faults = (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError, OSError, SafetensorError)
+    faults = (
+        *(ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError, OSError, SafetensorError),
+        TunerError,
+    )
     try:
+        header = read_header(file)
         with quiet_loaders():
+            if any(key.endswith(".dora_scale") for key in header.tensors):  # which diffusers' loader drops
+                load_tensors(pipeline, as_diffusers(file, header, recognise(file, header)), LOADED)
+                return
             pipeline.load_lora_weights(  # type: ignore[attr-defined]
                 str(file.parent),
                 weight_name=file.name,
@@ -130,6 +141,10 @@ def _compare_update(file: Path, layer: str, found: _Update, want: _Update, dtype
     if not float(excess[worst]) <= 0:
         difference, allowed = float((found.value - want.value)[worst].abs()), float(bound[worst])
         raise _fault(file, f"the update of {layer} differs by {difference:.3g}, {allowed:.3g} is allowed")
+    if want.norms is not None:
+        gap = None if found.norms is None or len(found.norms) != len(want.norms) else (found.norms - want.norms).abs()
+        if gap is None or not bool((gap <= 2 * STEP[dtype] * want.norms.abs() + HALF_STEP[dtype]).all()):
+            raise _fault(file, f"the norms of {layer} are others, or gone")
 
 
 def _held_in(module: nn.Module) -> str:
@@ -196,12 +211,15 @@ def _updates(model: DiffusionModel, name: str) -> dict[tuple[str, str], _Update]
 def _update(part: LoraLayer, name: str, component: str, layer: str) -> _Update:
     import torch
 
-    down, up = (factor[name].weight.detach().cpu().float() for factor in (part.lora_A, part.lora_B))  # type: ignore[index]
+    down, up = (factor[name].weight.detach().cpu().float().flatten(1) for factor in (part.lora_A, part.lora_B))  # type: ignore[index]
     x = torch.from_numpy(Draws(0).normal((down.shape[1],), "verify_layer", component, layer))
     inner, scale = down @ x, part.scaling[name]
     # the scale lies in B of diffusers' file and outside of it in kohya's
     size = scale * (up.abs() @ (down.abs() @ x.abs()))
-    return _Update(scale * (up @ inner), size, float(inner.abs().sum()) * max(scale, 1.0))
+    spread = float(inner.abs().sum()) * max(scale, 1.0)
+    norms = part.lora_magnitude_vector[name].weight if name in part.lora_magnitude_vector else None  # type: ignore[union-attr]
+    norms = None if norms is None else norms.detach().cpu().float().flatten()  # type: ignore[operator]
+    return _Update(scale * (up @ inner), size, spread, norms)
 
 
 def _modules(model: DiffusionModel) -> dict[str, nn.Module]:

@@ -39,12 +39,21 @@ def verify_model(model: DiffusionModel, trained: Mapping[str, Mapping[str, Tenso
     Raises: StorageError naming the file, the loader and the difference.
     """
     index, single = files[0], files[1]
-    folder = index.parent
     dtype = _dtype(single)
-    for component, tensors in trained.items():
-        _verify_component(folder, component, model.components[component], tensors, dtype)
-    _verify_folder(folder, model)
-    _verify_single(single, model, trained, dtype)
+    verify_folder(index.parent, model, trained, dict.fromkeys(trained, dtype))
+    verify_single(single, model, trained, dtype)
+
+
+def verify_folder(
+    folder: Path,
+    model: DiffusionModel,
+    changed: Mapping[str, Mapping[str, Tensor]],
+    dtypes: Mapping[str, torch.dtype],
+) -> None:
+    """The part of `verify_model` about the folder; arguments as `write_folder`. Raises: StorageError."""
+    for component, tensors in changed.items():
+        _verify_component(folder, component, model.components[component], tensors, dtypes[component])
+    _verify_whole(folder, model)
 
 
 def _dtype(single: Path) -> torch.dtype:
@@ -85,7 +94,7 @@ def _settled(module: Any) -> dict[str, Any]:
     }
 
 
-def _verify_folder(folder: Path, model: DiffusionModel) -> None:
+def _verify_whole(folder: Path, model: DiffusionModel) -> None:
     """Every component is there, whole, in its shapes. Raises: StorageError."""
     import torch
 
@@ -96,9 +105,10 @@ def _verify_folder(folder: Path, model: DiffusionModel) -> None:
         raise _fault(folder, "tuner", f"refuses it: {error}") from error
 
 
-def _verify_single(
+def verify_single(
     path: Path, model: DiffusionModel, trained: Mapping[str, Mapping[str, Tensor]], dtype: torch.dtype
 ) -> None:
+    """The part of `verify_model` about the single file. Raises: StorageError."""
     original = ORIGINALS[model.backbone.key]
     try:
         found = original.read(path, configs(model))

@@ -46,22 +46,55 @@ def write_model(
     Raises: NumbersError for values that are not finite, or do not fit into the dtype; StorageError; DataError where a
         file of the base is not what it was.
     """
-    place = folder / FOLDER
+    place, dtype = folder / FOLDER, dtype_of(about)
     with storage(place):
         place.mkdir()
-        for component, tensors in trained.items():
-            _write_component(place / component, model, component, tensors, about)
-        index = _write_rest(place, model, set(trained))
-        (place / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_folder(place, model, trained, dict.fromkeys(trained, dtype))
     single = folder / f"{about.name}.safetensors"
-    original = ORIGINALS[about.family]
-    components = {name: trained[name] if name in trained else stored(model, name) for name in original.needs}
-    components |= trained
-    with storage(single):
-        pieces = original.pieces(components, configs(model))
-        container.write_file(single, pieces, _header(about, trained), dtype_of(about))
+    write_single(single, model, trained, _header(about, trained), dtype)
     beside = [*write_sidecars(folder, about, "Model"), write_model_card(folder, about, sorted(trained))]
     return [place / "model_index.json", single, *beside]
+
+
+def write_folder(
+    place: Path,
+    model: DiffusionModel,
+    changed: Mapping[str, Mapping[str, Tensor]],
+    dtypes: Mapping[str, torch.dtype],
+) -> None:
+    """Fill an empty folder with a model in diffusers' layout.
+
+    Args:
+        place: the folder.
+        model: gives configurations, and every component that is not in `changed`, byte for byte.
+        changed: every tensor of each changed component, under its module's names.
+        dtypes: of the numbers of each changed component.
+
+    Raises: NumbersError for values that are not finite, or do not fit into the type; StorageError.
+    """
+    with storage(place):
+        for component, tensors in changed.items():
+            _write_component(place / component, model, component, tensors, dtypes[component])
+        index = _write_rest(place, model, set(changed))
+        (place / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def write_single(
+    path: Path,
+    model: DiffusionModel,
+    changed: Mapping[str, Mapping[str, Tensor]],
+    header: Mapping[str, str],
+    dtype: torch.dtype,
+) -> None:
+    """Write a model as one file in its makers' own layout; arguments as `write_folder`, with one type for all of it.
+
+    Raises: NumbersError for values that are not finite, or do not fit into the type; StorageError.
+    """
+    original = ORIGINALS[model.backbone.key]
+    components = {name: changed[name] if name in changed else stored(model, name) for name in original.needs}
+    components |= changed
+    with storage(path):
+        container.write_file(path, original.pieces(components, configs(model)), header, dtype)
 
 
 def stored(model: DiffusionModel, component: str) -> Mapping[str, Tensor]:
@@ -93,22 +126,22 @@ def _config(module: nn.Module) -> Mapping[str, Any]:
 
 
 def _write_component(
-    place: Path, model: DiffusionModel, component: str, tensors: Mapping[str, Tensor], about: About
+    place: Path, model: DiffusionModel, component: str, tensors: Mapping[str, Tensor], dtype: torch.dtype
 ) -> None:
     place.mkdir()
     module: Any = model.components[component]
     text = component in model.text_encoders
     tree = _json_of(module, model.origin / component / "config.json" if model.origin else None)
     if text:  # transformers reads the weights in the type that is named here
-        tree = {key: value for key, value in tree.items() if key != "torch_dtype"} | {"dtype": _torch_name(about)}
+        tree = {key: value for key, value in tree.items() if key != "torch_dtype"} | {"dtype": _torch_name(dtype)}
     (place / "config.json").write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     stem = STEMS[1] if text else STEMS[0]
     pieces = {file_key(component, name): (value,) for name, value in tensors.items() if value.is_floating_point()}
-    container.write_file(place / f"{stem}.safetensors", pieces, {"format": "pt"}, dtype_of(about))
+    container.write_file(place / f"{stem}.safetensors", pieces, {"format": "pt"}, dtype)
 
 
-def _torch_name(about: About) -> str:
-    return str(dtype_of(about)).removeprefix("torch.")
+def _torch_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _json_of(module: Any, base: Path | None) -> dict[str, Any]:
@@ -188,7 +221,7 @@ def _write_stored(place: Path, model: DiffusionModel, name: str) -> None:
     tree, dtype = _json_of(module, None), next(value.dtype for value in tensors.values() if value.is_floating_point())
     text = name in model.text_encoders
     if text:
-        tree |= {"dtype": str(dtype).removeprefix("torch.")}
+        tree |= {"dtype": _torch_name(dtype)}
     (place / "config.json").write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     stem = STEMS[1] if text else STEMS[0]
     pieces = {file_key(name, key): (value,) for key, value in tensors.items() if value.is_floating_point()}

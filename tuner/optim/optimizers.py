@@ -41,7 +41,7 @@ def described(groups: Sequence[ParamGroup], lr: float, weight_decay: float) -> l
     return [
         {
             "params": list(group.params.values()),
-            "lr": group.lr or lr,
+            "lr": group.peak(lr),
             "weight_decay": weight_decay if group.weight_decay is None else group.weight_decay,
         }
         for group in groups

@@ -9,6 +9,7 @@ from .memory import Load
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..backbones.activations import Beside
     from ..backbones.base import Layout
     from ..recipe import Recipe
     from .pictures import Bucket
@@ -37,6 +38,7 @@ def load_of(
         cached=recipe.data.cache == "disk",
         generates=generates,
         held=held_of(recipe, layout),
+        beside={itemsize: kept_beside(recipe, layout, itemsize) for itemsize in (2, 4)},
         kept=kept,
     )
 
@@ -46,6 +48,15 @@ def trained_layers(recipe: Recipe, layout: Layout) -> frozenset[str] | None:
     each = [adapter.layers(recipe.backbone, layout) for adapter in recipe.adapters]
     whole = any(names is None for names in each)
     return None if whole else frozenset(name for names in each for name in names or ())
+
+
+def kept_beside(recipe: Recipe, layout: Layout, itemsize: int) -> Beside:
+    """`Adapter.kept_beside` of all adapters."""
+    return {
+        name: both
+        for adapter in recipe.adapters
+        for name, both in adapter.kept_beside(recipe.backbone, layout, itemsize).items()
+    }
 
 
 def trained_text(recipe: Recipe, layout: Layout) -> tuple[str, ...]:

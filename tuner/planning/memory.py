@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ..backbones.activations import Beside
     from ..backbones.base import Layout
 
 OVERHEAD = 10**9
@@ -52,6 +53,8 @@ class Load:
     """Whether class pictures are drawn first."""
     held: Mapping[str, int] = field(default_factory=dict)
     """Bytes of a weight by component, where an adapter chooses that."""
+    beside: Mapping[int, Beside] = field(default_factory=dict)
+    """By bytes of a frozen weight, what layers that train keep beside their inputs."""
     kept: int = 0
     """Parameters that train in place, of which a task with a teacher keeps the base's values, too."""
 
@@ -144,7 +147,9 @@ def copied(load: Load, itemsize: int) -> int:
 def training_activations(load: Load, itemsize: int) -> float:
     """Peak of one micro-batch, in bytes."""
     denoiser = load.layout.activations
-    peak = denoiser.training(load.area, itemsize, load.layers, checkpointing=load.checkpointing)
+    peak = denoiser.training(
+        load.area, itemsize, load.layers, checkpointing=load.checkpointing, beside=load.beside.get(itemsize, {})
+    )
     if load.teacher:
         peak += denoiser.forward(load.area, itemsize)
     peak *= load.examples

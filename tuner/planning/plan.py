@@ -201,6 +201,7 @@ def plan(
         text = f"gradients of {processes} processes cannot be added up once they are used; start one process"
         result.refusals.append(f"train.optimizer_in_backward: {text}, or switch it off")
     starts = [line for adapter in recipe.adapters for line in adapter.initial_problems(recipe.backbone)]
+    starts += [line for adapter in recipe.adapters for line in adapter.layer_problems(recipe.backbone, layout)]
     trained = in_use or [(recipe.data.resolution, recipe.data.resolution)]
     idle = [*settings.idle(recipe.train, total), *idle_positions(recipe, layout, trained)]
     result.refusals.extend([*refusals(result), *beyond_positions(recipe, layout, sizes), *idle, *starts])
