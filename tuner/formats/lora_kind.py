@@ -191,7 +191,8 @@ def dora_loads_in(
         elif tool == "diffusers":
             told[tool] = (BARE if bare else what) if peft else DROPPED
         elif peft:
-            told[tool] = "NOT its norms, whose name it does not know; take the file beside it"
+            lost = "NOT its norms, whose name it does not know; take the file beside it"
+            told[tool] = f"{what}; and {lost}" if what.startswith("PART") else lost
         elif set(axes) == {"input"}:
             told[tool] = what
         elif tool in DIVIDES_BY_BASE:
