@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuner.backbones import Backbone
 from tuner.backbones.bundled import configs
@@ -13,10 +14,13 @@ from tuner.formats.container import Entry, Header
 from tuner.formats.families import FAMILIES
 from tuner.formats.find import KINDS, PICKLES
 from tuner.formats.kinds import OTHERS, recognise
-from tuner.formats.lora_kind import loads_in
+from tuner.formats.lora_kind import dora_loads_in, loads_in
 from tuner.formats.original import ORIGINALS
 from tuner.formats.readers import READERS
 from tuner.formats.spellings import SPELLINGS
+
+if TYPE_CHECKING:
+    from tuner.formats.fusing import Axis
 
 TOOLS = ("diffusers", *(reader.tool for reader in READERS))
 LISTS = Path(__file__).parents[1] / "tests" / "fixtures" / "keys"
@@ -42,7 +46,16 @@ SIZES = {"sd15": "Stable Diffusion 1.5", "sd35": "Stable Diffusion 3.5 and 3"}
 
 def page() -> str:
     """The whole page as Markdown."""
-    parts = [HEAD, _sources(), LORA, *(_lora(family) for family in FAMILIES), _words(), _others(), _read(), _pickles()]
+    parts = [
+        HEAD,
+        _sources(),
+        LORA,
+        *(make(family) for make in (_lora, _dora) for family in FAMILIES),
+        _words(),
+        _others(),
+        _read(),
+        _pickles(),
+    ]
     return "".join(parts)
 
 
@@ -66,15 +79,46 @@ def _lora(family: str) -> str:
         header = _file(name, family)
         if header is None:
             continue
-        answers = loads_in(header, recognise(Path("FILE"), header), folded=name != "peft")
+        answers = loads_in(recognise(Path("FILE"), header), folded=name != "peft")
         rows.append(f"| {said} | {' | '.join(_cell(answers[tool], notes) for tool in TOOLS)} |\n")
     head = f"### {SIZES[family]}\n\n| file | {' | '.join(TOOLS)} |\n|---|{'---|' * len(TOOLS)}\n"
     return head + "".join(rows) + "\n" + "".join(f"{n}. {note}\n" for n, note in enumerate(notes, 1)) + "\n"
 
 
+DORA: tuple[tuple[str, str, Axis, bool], ...] = (
+    ("`dora: output`, diffusers' keys", "diffusers", "output", True),
+    ("`dora: output`, kohya's keys", "kohya", "output", False),
+    ("`dora: input`, kohya's keys", "kohya", "input", False),
+)
+"""What a file is called, its spelling, of what its norms are, and whether they have peft's name."""
+
+
+def _dora(family: str) -> str:
+    notes: list[str] = []
+    rows = []
+    for said, name, axis, peft in DORA:
+        header = _file(name, family)
+        assert header is not None
+        answers = dora_loads_in(loads_in(recognise(Path("FILE"), header)), {axis}, peft=peft)
+        rows.append(f"| {said} | {' | '.join(_cell(answers[tool], notes) for tool in TOOLS)} |\n")
+    head = f"### DoRA, {SIZES[family]}\n\n| file | {' | '.join(TOOLS)} |\n|---|{'---|' * len(TOOLS)}\n"
+    return head + "".join(rows) + "\n" + "".join(f"{n}. {note}\n" for n, note in enumerate(notes, 1)) + "\n"
+
+
+WORDS = (
+    ("all", "all"),
+    ("PART", "part"),
+    ("nearly", "nearly"),
+    ("NOT its", "part"),
+    ("NOT the", "part"),
+    ("WRONG", "wrong"),
+)
+"""How an answer begins, and the word for it; `no` for the others."""
+
+
 def _cell(answer: str, notes: list[str]) -> str:
     """One word, and the number of what else is said."""
-    word = "all" if answer.startswith("all") else "part" if answer.startswith("PART") else "no"
+    word = next((short for begins, short in WORDS if answer.startswith(begins)), "no")
     if answer.removeprefix("all of it").removeprefix(", text encoder included") == "" or answer == "not these keys":
         return word
     if answer not in notes:

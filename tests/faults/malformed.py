@@ -105,7 +105,7 @@ HEADERS: Mapping[str, Change] = {
     "a list in place of a table": _text(lambda text, _: b"[]"),
     "null in place of a table": _text(lambda text, _: b"null"),
     "not a number": _text(lambda text, _: text.replace(b'"shape":[', b'"shape":[NaN,', 1)),
-    "200,000 tensors": _text(
+    "100,001 tensors": _text(
         lambda text, _: json.dumps(
             {f"t{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(100_001)}
         ).encode()
@@ -225,7 +225,7 @@ TENSORS: Mapping[str, Callable[[dict[str, Tensor], random.Random], None]] = {
     "a factor of three axes": _put(lambda t: t[None]),
     "a factor of five axes": _put(lambda t: t[None, None, None]),
     "an empty factor": _put(lambda t: t[:0]),
-    "a factor of a million rows": _put(lambda t: torch.zeros(300_000, 1)),
+    "a factor of 300,000 rows": _put(lambda t: torch.zeros(300_000, 1)),
     "no tensors": lambda tensors, _: tensors.clear(),
     "a tensor too many": _more(strange=torch.ones(2, 2)),
     "a whole layer beside": _more(unet__conv_in__weight=torch.ones(2, 2)),

@@ -29,6 +29,7 @@ from tuner.formats.importing import import_file
 from tuner.formats.inspect import inspect_file
 from tuner.formats.load import load_adapter
 from tuner.formats.start import start_file, start_problems
+from tuner.lora_sizes import Sizes
 
 KINDS = len(malformed.HEADERS) + len(malformed.ENTRIES) + len(malformed.TENSORS) + len(malformed.CONTENTS)
 """Ways in which a safetensors file is broken here."""
@@ -96,7 +97,8 @@ def check(case: Case, pipe, out: Path) -> None:
             raise TunerError(f"{case.path}: {facts['problem']}")
 
         refused(case, told, "inspect")
-        refused(case, lambda: start_problems(start_file(str(case.path)), family="sd15", rank=4, scale=1.0), "init_from")
+        sizes = Sizes(4, 4.0)
+        refused(case, lambda: start_problems(start_file(str(case.path)), family="sd15", sizes=sizes, dora=None), "init")
     for to in ("kohya", "diffusers"):
         refused(case, lambda to=to: convert(find_file(case.path), to, out), f"export to {to}")
     refused(case, lambda: load_adapter(pipe, case.path, name="broken"), "load_adapter")

@@ -133,6 +133,6 @@ def test_a_run_begins_with_each_tools_file(case, tmp_path):
         state = {name: tensor for name, tensor in whole.items() if text or not name.startswith("text_encoder")}
         file = foreign_loras.write(tmp_path / spelling / "x.safetensors", spelling, family, own)
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        start = read_start(file, shapes, family=family, rank=RANK, scale=ALPHA / RANK)
+        start = read_start(file, shapes, lora.attachment.sizes, family=family, dora=None)
         assert start.keys() == state.keys()
         assert all(torch.equal(start[name], state[name]) for name in state), spelling

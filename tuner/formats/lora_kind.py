@@ -179,7 +179,7 @@ def loads_in(
         peft = any(PEFT_NORMS in key for key in keys)
         bare = any(key.startswith("text_encoder") and key.endswith(PEFT_NORMS) for key in keys)
         return dora_loads_in(plain, axes, peft=peft, bare=bare)
-    if found.style == "kohya" and FAMILIES[found.family].kohya_in_diffusers and not one_alpha:
+    if found.style == "kohya" and read_by_diffusers(found) and not one_alpha:
         return plain | {"diffusers": SEVERAL_ALPHAS}
     return plain
 
@@ -197,12 +197,13 @@ def dora_loads_in(
     """
     told = {}
     for tool, what in plain.items():
-        if tool == "diffusers":
-            told[tool] = (BARE if bare else what) if peft else DROPPED
-        elif what.startswith("not"):
+        if what.lower().startswith("not"):
             told[tool] = what
+        elif tool == "diffusers":
+            told[tool] = (BARE if bare else what) if peft else DROPPED
         elif peft:
-            told[tool] = "NOT its norms, whose name it does not know; take the file beside it"
+            lost = "NOT its norms, whose name it does not know; take the file beside it"
+            told[tool] = f"{what}; and {lost}" if what.startswith("PART") else lost
         elif set(axes) == {"input"}:
             told[tool] = what
         elif tool in DIVIDES_BY_BASE:
