@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tuner.backbones import Backbone
 from tuner.backbones.bundled import configs
-from tuner.formats import hypernetwork_kind, word_kind
+from tuner.formats import hypernetwork_kind, lycoris, lycoris_kind, word_kind
 from tuner.formats.compvis import unet_key
 from tuner.formats.container import Entry, Header
 from tuner.formats.families import FAMILIES
@@ -51,6 +51,7 @@ def page() -> str:
         _sources(),
         LORA,
         *(make(family) for make in (_lora, _dora) for family in FAMILIES),
+        _products(),
         _words(),
         _others(),
         _read(),
@@ -105,10 +106,48 @@ def _dora(family: str) -> str:
     return head + "".join(rows) + "\n" + "".join(f"{n}. {note}\n" for n, note in enumerate(notes, 1)) + "\n"
 
 
+PRODUCTS = {
+    "a LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),
+    "a LoKr with whole matrices": ("lokr_w1", "lokr_w2"),
+    "a LoKr whose second matrix is a product": ("lokr_w1", "lokr_w2_a", "lokr_w2_b"),
+}
+"""What a file is called, and the tensors of each layer."""
+
+
+def _products() -> str:
+    notes: list[str] = []
+    rows = []
+    for family in FAMILIES:
+        backbone = Backbone.read({"name": family, "model": "nobody/nothing-like-this"})
+        denoiser, names = FAMILIES[family].denoiser, FAMILIES[family].names
+        linears = backbone.layout().linears[denoiser]
+        prefix = f"{names.prefixes[denoiser]}_" if family == "sd15" else "lycoris_"
+        for said, parts in PRODUCTS.items():
+            tensors = {}
+            for layer in backbone.matching("attention", linears)["attention"]:
+                width, rows_out = linears[layer]
+                sizes = {"a": (rows_out // (4 if "w2_a" in parts[1] else 1), 4), "b": (4, width)}
+                if parts[0] == "lokr_w1":
+                    sizes = {
+                        "1": (4, 4),
+                        "2": (rows_out // 4, width // 4),
+                        "a": (rows_out // 4, 4),
+                        "b": (4, width // 4),
+                    }
+                for part in parts:
+                    tensors[f"{prefix}{layer.replace('.', '_')}.{part}"] = Entry("F32", sizes[part[-1]], 0, 0)
+            answers = lycoris_kind.loads_in(lycoris.recognise(Path("FILE"), Header({}, tensors, 0)))
+            cells = " | ".join(_cell(answers.get(tool, "not at all"), notes) for tool in TOOLS)
+            rows.append(f"| {said} | {SIZES[family]} | {cells} |\n")
+    head = "### LoHa and LoKr\n\n"
+    head += f"| file, of the attention | base | {' | '.join(TOOLS)} |\n|---|---|{'---|' * len(TOOLS)}\n"
+    return head + "".join(rows) + "\n" + "".join(f"{n}. {note}\n" for n, note in enumerate(notes, 1)) + "\n"
+
+
 WORDS = (
     ("all", "all"),
     ("PART", "part"),
-    ("nearly", "nearly"),
+    ("NOT quite", "nearly"),
     ("NOT its", "part"),
     ("NOT the", "part"),
     ("WRONG", "wrong"),
