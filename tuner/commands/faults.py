@@ -1,7 +1,8 @@
 """From an exception to what the user reads and the shell gets.
 
-Exit codes: 0 done; 1 a fault of tuner; 2 recipe or usage; 65 data unusable or numbers not finite; 74 input or output;
-75 locked; 130, 143 stopped by a signal with the state saved; 141 the reader of our output went away.
+Exit codes: 0 done; 1 a fault of tuner; 2 recipe or usage; 3 `check-adapter` found something wrong; 65 data unusable or
+numbers not finite; 74 input or output; 75 locked; 130, 143 stopped by a signal with the state saved; 141 the reader of
+our output went away.
 """
 
 from __future__ import annotations
