@@ -49,7 +49,9 @@ class Pictures:
 class TinyRun:
     """A LoRA on the tiny model, its numbers so far, and steps of any division."""
 
-    def __init__(self, folder: Path, *, batch: int, accumulate: int, dtype: torch.dtype | None = None, **lora: object) -> None:
+    def __init__(
+        self, folder: Path, *, batch: int, accumulate: int, dtype: torch.dtype | None = None, **lora: object
+    ) -> None:
         model = load_sd35(folder, t5_length=8)
         del model.denoiser.transformer_blocks[:-1]  # one is enough, and 512 of them take seconds
         cond = {caption: model.read([caption], CPU).tensors for caption in CAPTIONS}
