@@ -204,7 +204,9 @@ def test_adapters_beside_each_other_each_change_the_base(trained, order):
 
 
 @pytest.mark.parametrize("case", ["dora", "dora of inputs"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(torch.bfloat16, id="bf16"), pytest.param(torch.float16, id="fp16", marks=pytest.mark.slow)]
+)
 def test_a_dora_acts_in_a_pipeline_in_half_precision(trained, case, dtype):
     own = trained(case)
     half = own.model.backbone.load(device=torch.device("cpu"), dtype=dtype)
@@ -217,7 +219,7 @@ def test_a_dora_acts_in_a_pipeline_in_half_precision(trained, case, dtype):
 
 
 @pytest.mark.parametrize("case", ["dora", "dora of inputs"])
-@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp16", slow_case("bf16")])
 def test_half_files_of_a_dora_hold_half_norms_and_verify(trained, case, dtype, tmp_path):
     own = trained(case)
     about = About(NAME, dtype=dtype, base="toybox", prompt=own.about.prompt)

@@ -213,7 +213,7 @@ class LoRA(Adapter, name="lora"):
         if empty:
             raise RecipeError(
                 [f"adapters.lora.where: {pattern!r} matches no linear layer of the {component}" for pattern in empty],
-                "`tuner plan` lists what each pattern matches",
+                "`tuner plan` lists what each pattern matches; convolutions train with conv_rank",
             )
         wide = {name for name, conv in convs.items() if prod(conv.kernel_size) > 1}
         names = sorted({name for found in matched.values() for name in found})
