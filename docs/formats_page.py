@@ -79,7 +79,7 @@ def _lora(family: str) -> str:
         header = _file(name, family)
         if header is None:
             continue
-        answers = loads_in(header, recognise(Path("FILE"), header), folded=name != "peft")
+        answers = loads_in(recognise(Path("FILE"), header), folded=name != "peft")
         rows.append(f"| {said} | {' | '.join(_cell(answers[tool], notes) for tool in TOOLS)} |\n")
     head = f"### {SIZES[family]}\n\n| file | {' | '.join(TOOLS)} |\n|---|{'---|' * len(TOOLS)}\n"
     return head + "".join(rows) + "\n" + "".join(f"{n}. {note}\n" for n, note in enumerate(notes, 1)) + "\n"
@@ -99,7 +99,7 @@ def _dora(family: str) -> str:
     for said, name, axis, peft in DORA:
         header = _file(name, family)
         assert header is not None
-        answers = dora_loads_in(loads_in(header, recognise(Path("FILE"), header)), {axis}, peft=peft)
+        answers = dora_loads_in(loads_in(recognise(Path("FILE"), header)), {axis}, peft=peft)
         rows.append(f"| {said} | {' | '.join(_cell(answers[tool], notes) for tool in TOOLS)} |\n")
     head = f"### DoRA, {SIZES[family]}\n\n| file | {' | '.join(TOOLS)} |\n|---|{'---|' * len(TOOLS)}\n"
     return head + "".join(rows) + "\n" + "".join(f"{n}. {note}\n" for n, note in enumerate(notes, 1)) + "\n"

@@ -199,3 +199,33 @@ def test_on_the_command_line(three, tmp_path, monkeypatch, capsys, words, code):
     assert not list(tmp_path.glob(".tmp*"))
     if code == 0 and "--json" not in words:
         assert "of the energy kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("export two.safetensors --to comfyui --out new.safetensors", 0),
+        ("export two.safetensors --to a1111 --out new.safetensors --json", 0),
+        ("export one.safetensors --to comfyui --out new.safetensors", 2),
+        ("export joint.safetensors --to comfyui --out new.safetensors", 2),
+        ("export joint.safetensors --to a1111 --out new.safetensors", 2),
+        ("export one.safetensors --to diffusers --dtype fp16 --out new.safetensors", 2),
+        ("export one.safetensors --to single-file --out new.safetensors", 2),
+        ("export toybox --to single-file --backbone sd15 --out new.safetensors", 0),
+        ("export toybox --to single-file --backbone sd35 --dtype fp32 --out new.safetensors", 0),
+        ("export toybox --to single-file --out new.safetensors", 2),
+    ],
+    ids=str,
+)
+def test_exports_for_tools_by_their_name(three, tmp_path, monkeypatch, capsys, words, code):
+    monkeypatch.chdir(tmp_path)
+    odd_loras.save(tmp_path / "joint.safetensors", odd_loras.diffusers(odd_loras.factors("sd35", text=False)))
+    assert call(words.split()) == code, capsys.readouterr()
+    new = tmp_path / "new.safetensors"
+    assert new.exists() == (code == 0)
+    if "two" in words:
+        assert all(key.startswith("lora_") for key in read_header(new).tensors)
+        assert near(effects(new), effects(three[1]))
+    elif code == 0:
+        kinds = {entry.dtype for entry in read_header(new).tensors.values()}
+        assert kinds == ({"F32"} if "fp32" in words else {"F16"})

@@ -84,7 +84,7 @@ def test_what_is_said_of_our_files_is_true(style, architecture):
     family, names = ARCHITECTURES[architecture], ours(style, architecture)
     endings = (*ENDINGS[style], ".alpha") if style == "kohya" else ENDINGS[style]
     file = header([name for own in names.values() for name in own], endings)
-    said = loads_in(file, recognise(_path(), file))
+    said = loads_in(recognise(_path(), file))
     assert said.keys() == {"diffusers", *(reader.tool for reader in READERS)}
     for reader in READERS:
         true = mapped(reader.source, architecture)

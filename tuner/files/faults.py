@@ -281,12 +281,12 @@ def text_prefix(found: Sorted) -> str:
 def lost(found: Sorted, tools: Sequence[Reading]) -> list[Finding]:
     """What tools take in part: the rest is gone without a word. A file that is for other tools is no fault."""
     findings = []
-    several = len(spellings(found)) > 1
+    for_others = "kohya" not in spellings(found) and len(spellings(found)) < 2
     for tool in tools:
         if tool.layers == tool.of:
             continue
         part = tool.layers > 0
-        problem = part and (several or not tool.by_keys)
+        problem = part and not for_others
         said = f"{tool.tool} takes {tool.layers} of {tool.of} layers: {tool.note}"
         mended = "the keys are rewritten" if problem else ""
         findings.append(Finding("partly" if part else "not read", said, (tool.tool,), problem, mended))

@@ -1,25 +1,29 @@
-"""Which layers of a LoRA each tool takes, as read in its source: what it passes over without a word is what users miss.
+"""How many layers of a LoRA each tool takes: what it passes over without a word is what users miss.
 
-diffusers 0.42 (loaders/lora_pipeline.py, lora_conversion_utils.py); AUTOMATIC1111 (extensions-builtin/Lora); ComfyUI
-(comfy/lora.py); InvokeAI (patches/lora_conversions). Forge takes what AUTOMATIC1111 takes of SD1.5.
+What diffusers takes is read in its 0.42.1 (loaders/lora_pipeline.py, lora_conversion_utils.py); of the others the table
+`formats.readers` tells, which is held against each tool's own list.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
+
+from ..formats.readers import READERS, looked_up
+from ..formats.spellings import without_ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ..formats.readers import Reader
     from .keys import Layer, Sorted
 
     Takes = Callable[[Layer, Sorted], str]
     """Gives why a tool does not take a layer; empty where it does."""
 
 LYCORIS = ("loha", "lokr")
-READS, KNOWS_NOT = "it reads", "it does not know"
-"""How a reason begins that is about whose keys the file has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +37,12 @@ class Reading:
     note: str = ""
     """Why it takes fewer than all."""
 
-    @property
-    def by_keys(self) -> bool:
-        """Whether the reason is that the file is written for other tools."""
-        return self.note.startswith((READS, KNOWS_NOT))
-
 
 def readings(found: Sorted) -> list[Reading]:
-    """What each tool takes of the layers that the family's models have."""
+    """What each tool does with the layers that the family's models have."""
     known = [layer for layer in found.layers if layer.layers and whole(layer)]
-    return [Reading(tool, *counted(known, takes, found)) for tool, takes in READERS[found.family].items()]
+    others = [Reading(reader.tool, *counted(known, partial(_other, reader), found)) for reader in READERS]
+    return [Reading("diffusers", *counted(known, _diffusers, found)), *others]
 
 
 def counted(layers: Sequence[Layer], takes: Takes, found: Sorted) -> tuple[int, int, str]:
@@ -73,48 +73,20 @@ def _diffusers(layer: Layer, found: Sorted) -> str:
         if found.family != "sd15":
             return "it passes over kohya's keys of this family"
         return "" if _kohya_everywhere(found) else "it takes kohya's keys only where the file has no others"
-    return "" if layer.spelled == {"diffusers"} else f"{KNOWS_NOT} the keys of {min(layer.spelled)}"
+    return "" if layer.spelled == {"diffusers"} else f"it does not know the keys of {min(layer.spelled)}"
 
 
-def _kohya_only(layer: Layer, _found: Sorted) -> str:
-    return "" if layer.spelled == {"kohya"} else f"{READS} kohya's keys"
-
-
-def _invoke(layer: Layer, _found: Sorted) -> str:
-    if reason := _kohya_only(layer, _found):
-        return reason
-    other = any(key.startswith("lora_te1_") for keys in layer.roles.values() for key in keys)
-    return "its text encoder's keys begin with lora_te_, not lora_te1_" if other else ""
-
-
-def _comfy_sd15(layer: Layer, _found: Sorted) -> str:
-    if layer.spelled <= {"kohya", "comfyui"}:
-        return ""
-    if layer.spelled != {"diffusers"}:
-        return f"{KNOWS_NOT} the keys of {min(layer.spelled)}"
-    keys = [key for keys in layer.roles.values() for key in keys]
-    if layer.component == "unet" and ".to_" in layer.name and not any(".processor." in key for key in keys):
-        return f"{KNOWS_NOT} diffusers' names of attention layers"
+def _other(reader: Reader, layer: Layer, found: Sorted) -> str:
+    if found.family not in reader.names:
+        return "it has no LoRAs for this base"
+    pattern, why = reader.stops.get(found.family, (None, ""))
+    keys = [key for own in found.layers for role in own.roles.values() for key in role]
+    if pattern and any(re.match(pattern, key) for key in keys):
+        return f"it refuses the file, since {why}"
+    for role, own in layer.roles.items():
+        stem = without_ending(own[0])
+        if not looked_up(reader, found.family, stem):
+            return f"it does not look up names such as {stem[:100]}"
+        if role in ("down", "up") and own[0][len(stem) :] not in reader.endings:
+            return f"it does not look up endings such as {own[0][len(stem) :]}"
     return ""
-
-
-def _comfy_sd35(layer: Layer, _found: Sorted) -> str:
-    known = {"kohya", "diffusers", "onetrainer", "comfyui", "lycoris"}
-    return "" if layer.spelled <= known else f"{KNOWS_NOT} the keys of {min(layer.spelled)}"
-
-
-def _no_sd3(_layer: Layer, _found: Sorted) -> str:
-    return "it has no LoRA for this family"
-
-
-READERS: dict[str, dict[str, Takes]] = {
-    "sd15": {
-        "diffusers": _diffusers,
-        "AUTOMATIC1111": _kohya_only,
-        "Forge": _kohya_only,
-        "ComfyUI": _comfy_sd15,
-        "InvokeAI": _invoke,
-    },
-    "sd35": {"diffusers": _diffusers, "ComfyUI": _comfy_sd35, "AUTOMATIC1111": _no_sd3, "InvokeAI": _no_sd3},
-}
-"""By family and tool."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,14 @@ def _model_in(place: str, option: str) -> str:
             "take the .safetensors version of this model",
         )
     if path.is_file():
-        return str(pipeline_of(path) if kind_of(read_header(path)).name == ModelKind.name else path)
+        header = read_header(path)
+        kind = kind_of(header)
+        if kind.name == ModelKind.name:
+            return str(pipeline_of(path))
+        with contextlib.suppress(DataError):  # a whole checkpoint is no file of the other kinds, and they say so
+            kind.facts(path, header)
+            raise UsageError(f"{option} {path}: is {kind.label}, and no whole model", "give the model's folder or file")
+        return str(path)
     if not path.is_dir() or (path / "model_index.json").is_file():
         return str(path) if path.exists() else place
     for file in find_files(path):
@@ -141,7 +149,7 @@ def _verify_numbers(
     from ..formats.whole_model import configs, stored
 
     original = ORIGINALS[model.backbone.key]
-    components = {name: stored(model, name) for name in original.needs} | changed
+    components = {**{name: stored(model, name) for name in original.needs}, **changed}
     with safe_open(path, framework="pt", device="cpu") as opened:
         there = set(opened.keys())
         for name, parts in original.pieces(components, configs(model)).items():

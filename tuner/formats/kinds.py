@@ -83,8 +83,8 @@ _DIFFUSERS = re.compile(
     r"(?:\.lora_(A|B)\.weight|(?:\.lora|\.lora_linear_layer|_lora)\.(down|up)\.weight|\.(alpha)"
     r"|\.(lora_magnitude_vector|dora_scale)(?:\.weight)?)"
 )
-"""peft's names, those that diffusers wrote before it used peft, and an alpha that other tools keep beside them; a
-DoRA's norms as peft or as ComfyUI has them."""
+"""peft's names, those that diffusers wrote before it used peft, an alpha that other tools keep beside them, and the
+norms of a DoRA as peft or as ComfyUI has them."""
 _KOHYA = re.compile(r"(lora_(unet|te|te1|te2)_[A-Za-z0-9_]+)\.(lora_down\.weight|lora_up\.weight|alpha|dora_scale)")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 

@@ -131,7 +131,7 @@ def _facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
         "alpha": alpha,
         "targets": {component: len(layers) for component, layers in found.components.items()},
         **_dora_facts(axes),
-        "loads_in": loads_in(header, found, axes, one_alpha=one_alpha, folded=folded or found.style == "kohya"),
+        "loads_in": loads_in(found, header.tensors, axes, one_alpha=one_alpha, folded=folded or found.style == "kohya"),
     }
 
 
@@ -153,11 +153,18 @@ def _family(header: Header, found: Found) -> str:
 
 
 def loads_in(
-    header: Header, found: Found, axes: Collection[Axis | None] = (), *, one_alpha: bool = True, folded: bool = True
+    found: Found,
+    keys: Collection[str] = (),
+    axes: Collection[Axis | None] = (),
+    *,
+    one_alpha: bool = True,
+    folded: bool = True,
 ) -> dict[str, str]:
     """What each tool does with the file.
 
     Args:
+        found: its layers.
+        keys: names of its tensors, which tell whose norms a DoRA has.
         axes: of what a DoRA's norms are; none where it is none.
         one_alpha: whether all layers have the same.
         folded: as in `readers.answer`.
@@ -165,8 +172,8 @@ def loads_in(
     others = {reader.tool: answer(reader, found, folded=folded) for reader in READERS}
     plain = {"diffusers": _in_diffusers(found), **others}
     if axes:
-        peft = any(PEFT_NORMS in key for key in header.tensors)
-        bare = any(key.startswith("text_encoder") and key.endswith(PEFT_NORMS) for key in header.tensors)
+        peft = any(PEFT_NORMS in key for key in keys)
+        bare = any(key.startswith("text_encoder") and key.endswith(PEFT_NORMS) for key in keys)
         return dora_loads_in(plain, axes, peft=peft, bare=bare)
     if found.style == "kohya" and read_by_diffusers(found) and not one_alpha:
         return plain | {"diffusers": SEVERAL_ALPHAS}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from .families import FAMILIES
+from .readers import READERS, answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,24 +15,23 @@ if TYPE_CHECKING:
     from .convert import Style
     from .kinds import Found
 
-TOOLS: Mapping[str, str] = {"comfyui": "ComfyUI", "a1111": "AUTOMATIC1111 and Forge"}
-"""By the word after `--to`, what people call the tool."""
+TOOLS: Mapping[str, str] = {"comfyui": "ComfyUI", "a1111": "AUTOMATIC1111"}
+"""By the word after `--to`, the tool."""
 
 
-def keys_for(tool: str, file: Path, found: Found) -> Style:
+def keys_for(word: str, file: Path, found: Found) -> Style:
     """The keys that a tool reads all of a LoRA with.
 
     Raises: UsageError where it has no LoRA for the family, or reads this file as it is.
     """
+    tool = next(reader for reader in READERS if reader.tool == TOOLS[word])
+    if answer(tool, found).startswith("all of it"):
+        raise UsageError(f"{file}: {tool.tool} reads all of it as it is", "nothing is to be done")
     if FAMILIES[found.family].kohya_in_diffusers:
-        keys: Style = "kohya"
-    elif tool == "a1111":
+        return "kohya"
+    if word == "a1111":
         raise UsageError(
-            f"{file} is for {FAMILIES[found.family].label}, whose LoRAs AUTOMATIC1111 does not apply",
+            f"{file} is for {FAMILIES[found.family].label}, of whose LoRAs AUTOMATIC1111 reads a part at most",
             "use it in ComfyUI or diffusers; `tuner inspect` says which tool reads it",
         )
-    else:
-        keys = "kohya" if found.spelling == "kohya" else "diffusers"
-    if found.spelling == keys:
-        raise UsageError(f"{file}: {TOOLS[tool]} reads it as it is, with the keys of {keys}", "nothing is to be done")
-    return keys
+    return "diffusers"
