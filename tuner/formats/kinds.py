@@ -55,7 +55,7 @@ JOINT_WIDTHS: Mapping[int, str] = {
 
 _BLOCKS = "down_blocks|up_blocks|mid_block|transformer_blocks"
 OTHERS: tuple[tuple[str, str], ...] = (
-    (r"(^|\.)(lokr_|hada_)", "a LoKr or LoHa, not a LoRA"),
+    (r"(^|\.)(lokr_|hada_)", "a LoKr or LoHa; diffusers has no loader for it here"),
     (r"dora_scale|lora_magnitude_vector", "a DoRA, whose magnitudes diffusers drops without a word"),
     (r"lora_mid\.weight", "a convolution LoRA with a middle factor, which diffusers drops"),
     (r"^lora_te3_|^text_encoder_3\.", "trained on T5, too, whose layers diffusers passes over"),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import TYPE_CHECKING, Any
 
 from .families import FAMILIES, TURNED_IN_COMFY, turned_in_comfy
 from .file_kind import Exported, FileKind
-from .header_numbers import number
 from .kinds import JOINT_WIDTHS, WIDTHS, Found, cross_width, joint_width, recognise
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class LoRAKind(FileKind):
 def _facts(file: Path, header: Header, found: Found) -> dict[str, Any]:
     ranks = {header.tensors[f.down].shape[0] for layers in found.components.values() for f in layers.values()}
     alphas = {
-        number(file, header, factors.alpha) if factors.alpha else None
+        _number(file, header, factors.alpha) if factors.alpha else None
         for layers in found.components.values()
         for factors in layers.values()
     }
@@ -155,3 +155,14 @@ def _adapter_alpha(metadata: Mapping[str, str]) -> float | int | None:
     )
     value = values.pop() if len(values) == 1 else None
     return value if isinstance(value, int | float) else None
+
+
+def _number(file: Path, header: Header, key: str) -> float:
+    """The one number of a small tensor."""
+    entry = header.tensors[key]
+    with file.open("rb") as data:
+        data.seek(entry.start)
+        raw = data.read(entry.end - entry.start)
+    if entry.dtype == "BF16":  # the upper half of a float32
+        return float(struct.unpack("<f", b"\0\0" + raw)[0])
+    return float(struct.unpack({"F64": "<d", "F32": "<f", "F16": "<e"}[entry.dtype], raw)[0])
