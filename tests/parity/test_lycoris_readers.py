@@ -24,7 +24,7 @@ CASES = {
     "loha": ("sd15", {"name": "loha", "rank": 3, "alpha": 1.5, "text_encoder_lr": 1e-4}),
     "loha on sd35": ("sd35", {"name": "loha", "rank": 2, "where": "attention_mlp", "text_encoder_lr": 1e-4}),
     "lokr of a low rank": ("sd15", {"name": "lokr", "rank": 2, "alpha": 1, "text_encoder_lr": 1e-4}),
-    "lokr of whole matrices": ("sd15", {"name": "lokr", "rank": 999, "factor": 4}),
+    "lokr of whole matrices": ("sd15", {"name": "lokr", "rank": 999, "alpha": 300, "factor": 4}),
     "lokr of two low ranks": ("sd15", {"name": "lokr", "rank": 1, "alpha": 3, "decompose_both": True}),
     "loha of convolutions": ("sd15", {"name": "loha", "rank": 2, "alpha": 1, "conv_rank": 3, "conv_alpha": 6}),
     "lokr of convolutions": ("sd15", {"name": "lokr", "rank": 3, "conv_rank": 2, "alpha": 1, "factor": 4}),
