@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 MAX_BYTES = 4 * 2**30
 """Files above this are refused before they are read."""
 
-_ASKED = re.compile(r"(?:Unsupported global: GLOBAL|Trying to (?:call|instantiate)|Tried to instantiate class) (\S+)")
+_ASKED = re.compile(
+    r"(?:Unsupported global: GLOBAL|unsupported GLOBAL|Trying to (?:call|instantiate)|Tried to instantiate class) (\S+)"
+)
 """Where torch's refusal names what a pickle wanted; the rest of it is advice to read the file unsafely."""
 _HINT = "nothing was run; ask its maker for a .safetensors file"
 

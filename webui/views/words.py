@@ -55,6 +55,8 @@ def span(seconds: float) -> str:
     """'less than a second', '45 seconds', '3 minutes', '2 h 5 min', '4 days 3 h'."""
     if seconds < 1:
         return "less than a second"
+    if seconds >= 1000 * 86400:  # also what is beyond any number
+        return "more than 1,000 days"
     if seconds < 90:
         return count(round(seconds), "second")
     minutes = round(seconds / 60)
@@ -63,7 +65,7 @@ def span(seconds: float) -> str:
     if minutes < 48 * 60:
         return _two(minutes, 60, "h", "min")
     hours = round(seconds / 3600)
-    return _two(hours, 24, "days", "h") if hours < 24 * 1000 else "more than 1,000 days"
+    return _two(hours, 24, "days", "h")
 
 
 def _two(amount: int, size: int, large: str, small: str) -> str:
