@@ -152,7 +152,7 @@ def _changes(
             "a LoRA is extracted against the base that the model was trained from",
         )
     found = []
-    watcher.phase(f"the {component}", len(new))
+    watcher.phase(f"comparing the {component}", len(new))
     for number, name in enumerate(new, 1):
         watcher.progress(number)
         change = new[name].double() - old[name].double()

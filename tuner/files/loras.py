@@ -225,6 +225,7 @@ def _write(
             energies.append((kept, total))
         watcher.progress(number)
     keys: Style = style or source.style  # type: ignore[assignment]
+    watcher.phase(f"writing {out} and reading it back")
     write_lora(out, updates, family=source.family, style=keys, metadata=source.metadata, source=source.file)
     return told(out, source.family, keys, updates, energies)
 

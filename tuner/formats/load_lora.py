@@ -9,6 +9,7 @@ from .families import FAMILIES
 from .fusing import PEFT_NORMS
 from .kinds import Found, read_by_diffusers, recognise
 from .loaders import check_values, quiet_loaders
+from .peft_layers import activate, active, plain, remove
 from .scales import adapter_config, same_alphas
 
 if TYPE_CHECKING:
@@ -46,12 +47,12 @@ def load_lora(pipe: DiffusionPipeline, file: Path, header: Header, strength: flo
         converted = as_diffusers(file, header, found)
         layers = {part: {name for name in own if _in(converted, part, name)} for part, own in layers.items()}
     _require_free(modules, name)
-    active = {part: _active(module) for part, module in modules.items()}
+    before = {part: active(module) for part, module in modules.items()}
 
     def take_off() -> None:
-        _remove(modules, name)
         for part, module in modules.items():
-            _activate(module, active[part])
+            remove(module, name)
+            activate(module, before[part])
 
     try:
         _load(pipe, file, name, converted)
@@ -60,12 +61,13 @@ def load_lora(pipe: DiffusionPipeline, file: Path, header: Header, strength: flo
             if not injected or injected.keys() != layers[part]:
                 raise DataError(f"{file}: diffusers loaded {len(injected)} of {len(layers[part])} layers of the {part}")
     except DataError:
-        _remove(modules, name)
+        for module in modules.values():
+            remove(module, name)
         raise
     for part, module in modules.items():
         for layer in lora_layers(module, name).values():
             set_scale(layer, name, strength)
-        _activate(module, [*active[part], name])
+        activate(module, [*before[part], name])
     return take_off
 
 
@@ -102,14 +104,10 @@ def unload_lora(pipe: DiffusionPipeline, name: str) -> bool:
     """As `FileKind.unload`; with its last LoRA, every layer of the pipeline is the base's own again."""
     from torch import nn
 
-    from .shadow import strip_adapters
-
-    parts = {part: module for part, module in pipe.components.items() if isinstance(module, nn.Module)}
-    modules = {part: module for part, module in parts.items() if name in vars(module).get("peft_config", {})}
-    _remove(modules, name)
-    for module in modules.values():
-        if not vars(module).get("peft_config"):
-            strip_adapters(module)
+    parts = [module for module in pipe.components.values() if isinstance(module, nn.Module)]
+    modules = [module for module in parts if name in vars(module).get("peft_config", {})]
+    for module in modules:
+        remove(module, name)
     return bool(modules)
 
 
@@ -170,14 +168,6 @@ def _require_free(modules: Mapping[str, nn.Module], name: str) -> None:
             raise UsageError(f"the pipeline's {component} has an adapter named {name!r}", "give another `name`")
 
 
-def _remove(modules: Mapping[str, nn.Module], name: str) -> None:
-    from diffusers.utils.peft_utils import delete_adapter_layers
-
-    for module in modules.values():
-        if name in vars(module).get("peft_config", {}):
-            delete_adapter_layers(module, name)
-
-
 def _check_fit(file: Path, header: Header, found: Found, modules: Mapping[str, nn.Module]) -> dict[str, set[str]]:
     """The layers of each component, as the module names them.
 
@@ -196,7 +186,7 @@ def _check_fit(file: Path, header: Header, found: Found, modules: Mapping[str, n
     for component, module in modules.items():
         # peft wraps a layer as <layer>.base_layer, which must not hide the layer's own name
         sizes = {
-            _plain(layer): tuple(part.weight.shape)
+            plain(layer): tuple(part.weight.shape)
             for layer, part in module.named_modules()
             if isinstance(part, (nn.Linear, nn.Conv2d)) and ".lora_" not in layer
         }
@@ -219,10 +209,6 @@ def _check_fit(file: Path, header: Header, found: Found, modules: Mapping[str, n
                 raise DataError(f"{file}: {key} {said}", OTHER_BASE)
             layers[component] |= set(own)
     return layers
-
-
-def _plain(layer: str) -> str:
-    return ".".join(part for part in layer.split(".") if part != "base_layer")  # several kinds may wrap one layer
 
 
 def _key(component: str, layer: str, found: Found) -> str | None:
@@ -255,19 +241,3 @@ def lora_layers(module: nn.Module, name: str) -> dict[str, LoraLayer]:
     return {
         layer: part for layer, part in module.named_modules() if isinstance(part, LoraLayer) and name in part.lora_A
     }
-
-
-def _active(module: nn.Module) -> list[str]:
-    """The adapters that are switched on in any layer."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    names = [name for part in module.modules() if isinstance(part, BaseTunerLayer) for name in part.active_adapters]
-    return list(dict.fromkeys(names))
-
-
-def _activate(module: nn.Module, names: list[str]) -> None:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for part in module.modules():
-        if isinstance(part, BaseTunerLayer):
-            part.set_adapter(names, inference_mode=True)

@@ -1,4 +1,4 @@
-"""peft's layers for LoHa and LoKr: put onto a model, filled with factors of any shape, found and switched on."""
+"""peft's layers on a model: those of LoHa and LoKr put there and filled, any of them found, switched on, taken off."""
 
 from __future__ import annotations
 
