@@ -160,7 +160,7 @@ def test_the_text_is_read_as_in_training(finished):
     ("words", "code", "said"),
     [
         (["runs/dog", "--to", "diffusers"], 2, "has the keys of diffusers already"),
-        (["runs/dog", "--to", "a1111"], 2, "it is written for kohya, diffusers"),
+        (["runs/dog", "--to", "a1111"], 2, "AUTOMATIC1111 reads a part at most"),
         (["runs/dog", "--to", "kohya", "-o", "x.pt"], 2, "does not end in .safetensors"),
         (["runs/cat", "--to", "kohya"], 65, "no such file or folder"),
         (["cut.safetensors", "--to", "kohya"], 65, "cut off|is not valid|does not lie|describes"),

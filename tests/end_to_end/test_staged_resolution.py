@@ -123,7 +123,8 @@ def test_a_run_goes_on_with_the_very_start_that_it_began_with(first, sd35_folder
     file.write_bytes(content[:-4] + b"\0\0\0\0")
     with pytest.raises(UsageError, match=r"started differently:\n.*init_from"):
         tuner.run(recipe, run_dir=tmp_path / "second")
-    file.unlink()
+    for file in (tmp_path / "first" / "adapter").glob("*.safetensors"):  # on SD3.5 both hold the same
+        file.unlink()
     with pytest.raises(DataError, match="init_from"):
         tuner.run(recipe, run_dir=tmp_path / "second")
     assert json.loads((tmp_path / "second" / "status.json").read_text())["state"] in (said["state"], "failed")
