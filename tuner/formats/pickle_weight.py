@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickletools
+import warnings
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,9 @@ _PUTS, _GETS = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"
 
 def heaviest(path: Path) -> int:
     """The values in the largest tuple of a file's pickles. Raises: OSError, zipfile.BadZipFile."""
-    return max((_weigh(data) for data in _pickles(path)), default=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python decodes the texts of a damaged one, and warns of escapes that are none
+        return max((_weigh(data) for data in _pickles(path)), default=0)
 
 
 def _pickles(path: Path) -> Iterator[bytes]:
