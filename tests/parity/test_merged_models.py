@@ -9,10 +9,13 @@ from models import load_sd15
 from tiny_sd35 import load_sd35
 
 from tuner import toybox
+from tuner.adapters import Adapter
 from tuner.backbones import Backbone, single_file
 from tuner.drawing import Strong
+from tuner.draws import Draws
 from tuner.errors import DataError, UsageError
 from tuner.files.merge import merge
+from tuner.formats.about import About
 from tuner.formats.container import read_header
 from tuner.formats.load import put_in
 from tuner.formats.whole_model import stored
@@ -142,3 +145,37 @@ def test_weights_that_mean_nothing(tmp_path, strength):
     path = odd_loras.save(tmp_path / "a.safetensors", odd_loras.diffusers(odd_loras.factors("sd15")))
     with pytest.raises(UsageError, match="weight"):
         merge("toybox", [Strong(path, strength)], tmp_path / "model", Watcher(), backbone=None, dtype=None)
+
+
+VARIANTS = [
+    ("sd15", {"name": "loha", "rank": 2, "conv_rank": 2, "where": "all_linear"}),
+    ("sd15", {"name": "lokr", "rank": 2, "alpha": 1, "text_encoder_lr": 1e-3}),
+    ("sd15", {"name": "lora", "rank": 2, "dora": "input", "conv_rank": 2}),
+    ("sd35", {"name": "lokr", "rank": 2}),
+    ("sd35", {"name": "lora", "rank": 2, "dora": "output"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"), VARIANTS, ids=[f"{f}-{'-'.join(map(str, s.values()))}" for f, s in VARIANTS]
+)
+def test_every_kind_of_update_is_merged_as_it_is_loaded(tmp_path, family, settings):
+    trained = load(family)
+    adapter = Adapter.read(settings)
+    attachment = adapter.attach(trained, keep_base=False, draws=Draws(0))
+    generator = torch.manual_seed(1)
+    state = {
+        name: value + 0.1 * torch.randn(value.shape, generator=generator)
+        for name, value in attachment.state_dict().items()
+    }
+    (tmp_path / "adapter").mkdir()
+    about = About(name="run", family=family, base="toybox", prompt="a photo of a dog")
+    file = next(f for f in attachment.export(tmp_path / "adapter", state, about) if f.name == "run.safetensors")
+    merge("toybox", [Strong(file, 0.8)], tmp_path / "model", Watcher(), backbone=None, dtype="fp32")
+    beside = load(family)
+    base = predict(beside)
+    put_in(beside.pipeline(), file, 0.8, "one")
+    want, found = predict(beside), predict(load(family, str(tmp_path / "model")))
+    size = max(1.0, float(want.abs().max()))
+    assert float((found - want).abs().max()) <= 1e-4 * size
+    assert float((want - base).abs().max()) > 1e-2 * size
