@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .card import base_lines, example
+from .families import FAMILIES
 from .flow_facts import PARTS, in_words
 
 if TYPE_CHECKING:
@@ -47,6 +49,29 @@ def as_trained(about: About) -> str:
         words = f"Its noise levels were drawn from {in_words(facts['levels'])} at the shift {in_words(facts['shift'])}"
         lines.append(f"{words}, weighting {in_words(facts['weighting'])}; where a tool asks for a shift, give it this.")
     return "\n".join(["", *lines, ""]) if lines else ""
+
+
+def through_tuner(about: About, file: str) -> str:
+    """The code that draws with a file for which diffusers has no loader, and what `as_trained` says.
+
+    Args:
+        file: its name; the code runs beside it.
+    """
+    family = FAMILIES[about.family]
+    return f"""```python
+import torch
+import tuner
+from diffusers import {family.pipeline}
+
+{base_lines(about)}
+device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
+pipe = {family.pipeline}.from_pretrained(base, torch_dtype=dtype{left_out(about)}).to(device)
+{scheduler_line(about)}tuner.load_adapter(pipe, {file!r}, strength=1.0)
+
+{call(about, repr(example(about)))}
+image.save("picture.png")
+```
+{as_trained(about)}""".rstrip()
 
 
 def _keywords(values: Mapping[str, Any]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .card import base_lines, code, example, introduced, put_card
-from .card_code import as_trained, call, left_out, scheduler_line
+from .card import code, introduced, put_card
+from .card_code import through_tuner
 from .families import FAMILIES
 from .hypernetwork_kind import loads_in
 
@@ -58,25 +58,11 @@ def _opening(about: About, structure: Structure, widths: Sequence[int]) -> str:
 
 
 def _use(about: About, file: str) -> str:
-    family = FAMILIES[about.family]
     return f"""## The hypernetwork in diffusers
 
 diffusers has no loader for hypernetworks; `tuner` has one. Run this beside the file:
 
-```python
-import torch
-import tuner
-from diffusers import {family.pipeline}
-
-{base_lines(about)}
-device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
-pipe = {family.pipeline}.from_pretrained(base, torch_dtype=dtype{left_out(about)}).to(device)
-{scheduler_line(about)}tuner.load_adapter(pipe, {file!r}, strength=1.0)
-
-{call(about, repr(example(about)))}
-image.save("picture.png")
-```
-{as_trained(about)}""".rstrip()
+{through_tuner(about, file)}"""
 
 
 def _elsewhere(about: About, file: str) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .card import base_lines, cell, code, example, introduced, put_card
-from .card_code import as_trained, call, left_out, scheduler_line
+from .card import cell, code, introduced, put_card
+from .card_code import through_tuner
 from .container import read_header
-from .families import FAMILIES
 from .lycoris import recognise
 from .lycoris_kind import loads_in
 from .lycoris_shapes import LABELS
@@ -62,25 +61,11 @@ def _opening(about: About, adapter: Injected, components: Collection[str]) -> st
 
 
 def _use(about: About, file: str, name: str) -> str:
-    family = FAMILIES[about.family]
     return f"""## The {name} in diffusers
 
 diffusers has no loader of its own for a {name}; `tuner` puts it there through peft. Run this beside the file:
 
-```python
-import torch
-import tuner
-from diffusers import {family.pipeline}
-
-{base_lines(about)}
-device, dtype = ("cuda", torch.{family.half}) if torch.cuda.is_available() else ("cpu", torch.float32)
-pipe = {family.pipeline}.from_pretrained(base, torch_dtype=dtype{left_out(about)}).to(device)
-{scheduler_line(about)}tuner.load_adapter(pipe, {file!r}, strength=1.0)
-
-{call(about, repr(example(about)))}
-image.save("picture.png")
-```
-{as_trained(about)}""".rstrip()
+{through_tuner(about, file)}"""
 
 
 def _elsewhere(file: Path, name: str) -> str:
